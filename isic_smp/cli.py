@@ -1,0 +1,62 @@
+"""What every command shares: parsing a dataclass from the command line, and one-line errors."""
+
+import contextlib
+import io
+import os
+import re
+import sys
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
+
+from isic_smp.errors import UserError
+
+T = TypeVar("T")
+
+EXIT_BAD_INPUT = 2
+EXIT_INTERRUPTED = 130
+
+
+def quiet_libraries() -> None:
+    """Set, before heavy imports, what keeps libraries from reaching for the network or chatting."""
+    os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
+    os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+    os.environ.setdefault("DO_NOT_TRACK", "true")
+
+
+def parse(
+    options: Callable[..., T], *, prog: str, description: str, argv: Sequence[str] | None = None, **tyro_args: Any
+) -> T:
+    """Parse `argv` (default: the process's own) into the dataclass `options`.
+
+    Raises:
+        UserError: an unknown or malformed option; tyro's boxed message folded to one line.
+    """
+    import tyro
+
+    boxed = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(boxed):
+            return tyro.cli(options, prog=prog, description=description, args=argv, **tyro_args)
+    except SystemExit as stop:
+        if stop.code in (0, None):
+            raise
+        words = re.sub(r"[╭╮╰╯│─┌┐└┘|]+", " ", boxed.getvalue())
+        message = " ".join(words.split()).removeprefix("Parsing error ").removeprefix("Unrecognized options ")
+        raise UserError(message) from None
+
+
+def command(main: Callable[[], int | None], *, prog: str) -> None:
+    """Run a command's `main` and exit: 0, 2 with one line for bad input, 130 when interrupted."""
+    quiet_libraries()
+    try:
+        code = main() or 0
+    except UserError as error:
+        print(f"{prog}: error: {error}", file=sys.stderr)
+        code = EXIT_BAD_INPUT
+    except KeyboardInterrupt:
+        print(f"{prog}: interrupted", file=sys.stderr)
+        code = EXIT_INTERRUPTED
+    except BrokenPipeError:  # `… | head` closed the pipe: nothing is wrong
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        code = 0
+    sys.exit(code)

@@ -1,0 +1,9 @@
+"""The one kind of error that is the user's to mend: bad input, said in one line."""
+
+
+class UserError(ValueError):
+    """Bad input. The message is one line: what was got, what was expected, what to do.
+
+    Commands print it without a traceback and exit with code 2 (`isic_smp.cli.command`);
+    every other exception is a programming error and keeps its traceback.
+    """

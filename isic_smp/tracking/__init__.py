@@ -1,0 +1,1 @@
+"""MLflow: run logs, pictures, the model registry."""
