@@ -1,0 +1,274 @@
+"""Every setting of an experiment in one typed, frozen dataclass, and the named presets.
+
+The command line, the MLflow parameters, the sweeps' search spaces and the YAML files are all made
+from `Recipe`'s fields, so a setting exists exactly once. This module imports neither torch nor smp:
+a command's `--help` must answer at once.
+"""
+
+import dataclasses
+import math
+import types
+import typing
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from isic_smp.errors import UserError
+from isic_smp.models.families import parse_encoder_name
+
+Loss = Literal["bce", "dice", "jaccard", "bce_dice", "focal", "lovasz", "tversky"]
+Optimizer = Literal["adam", "adamw", "sgd"]
+Schedule = Literal["constant", "cosine", "onecycle"]
+Precision = Literal["float32", "bf16", "auto"]
+Keep = Literal["last", "best"]
+Bank = Literal["auto", "on", "off"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recipe:
+    """All that decides what is trained and how. Two equal recipes on the same data and machine give equal weights."""
+
+    # --- the network
+    encoder: str = "trunc-mobilenetv2_100-s4"
+    """Encoder name: trunc-<timm MobileNet>-s<last block stage kept>."""
+    encoder_weights: str = "imagenet"
+    """imagenet (downloaded once by timm), none, or a .safetensors file with its .json beside it."""
+    encoder_depth: int | None = None
+    """How many halvings of the encoder are used. Default: all that the cut has."""
+    decoder_depth: int | None = None
+    """How many [transposed convolution, convolution, ReLU] steps; what is left is bilinear. Default: all."""
+    decoder_channels: tuple[int, ...] | None = None
+    """Channels of each decoder step, coarse to fine. Default: by depth."""
+    decoder_norm: bool = True
+    """BatchNorm in the decoder."""
+    skip_connections: bool = True
+    """Hand the encoder's finer maps to the decoder, as a U-Net does."""
+
+    # --- what is trained
+    freeze: bool = False
+    """Train the decoder only; the encoder keeps its weights and its BatchNorm statistics."""
+    freeze_epochs: int = 0
+    """Gradual unfreezing: the encoder is frozen for this many first epochs."""
+
+    # --- the pictures
+    size: int = 128
+    """Side of the square, in pixels, that images are resized to."""
+    flips: bool = True
+    """Augment by the eight flips and quarter turns."""
+    affine: float = 0.5
+    """Strength of random scale, shift, rotation and shear, 0 (off) to 1."""
+    colour: float = 0.5
+    """Strength of random brightness, contrast, hue, saturation and colour cast, 0 (off) to 1."""
+
+    # --- the optimisation
+    epochs: int = 25
+    """Passes over the training images."""
+    batch_size: int = 32
+    """Images a step, over all processes together."""
+    loss: Loss = "bce_dice"
+    """Loss on the logits."""
+    optimizer: Optimizer = "adamw"
+    """Update rule, from torch.optim."""
+    lr: float = 3e-3
+    """Learning rate (the highest one, where a schedule moves it)."""
+    encoder_lr: float | None = None
+    """Learning rate of the encoder. Default: a quarter of --lr for the default recipe's fine-tuning."""
+    weight_decay: float = 1e-2
+    """Weight decay."""
+    schedule: Schedule = "onecycle"
+    """Course of the learning rate over the run, step by step."""
+    grad_clip: float = 1.0
+    """Largest gradient norm; 0 turns clipping off."""
+    ema: float = 0.0
+    """Decay of an exponential moving average of the weights, which is then what is evaluated; 0 is off."""
+    early_stopping: int = 0
+    """Stop after this many epochs without a better validation IoU; 0 is off."""
+    keep: Keep = "best"
+    """Which weights are kept: of the best epoch by validation IoU, or of the last."""
+
+    # --- arithmetic and chance
+    precision: Precision = "auto"
+    """auto takes bf16 where the processor or GPU computes it natively."""
+    channels_last: bool = True
+    """Memory layout that convolutions are faster in."""
+    compile: bool = False
+    """torch.compile the network; pays for itself in long runs only."""
+    feature_bank: Bank = "auto"
+    """Compute a frozen encoder's features once and train from them; auto does so where the recipe allows it."""
+    seed: int = 0
+    """Seed of weights, order, and augmentation."""
+
+    # --- what a prediction is
+    threshold: float = 0.5
+    """A pixel is lesion where its probability is above this."""
+    test_time_flips: bool = False
+    """Average the prediction over the eight flips and quarter turns."""
+
+    def __post_init__(self) -> None:
+        problems = _problems(self)
+        if problems:
+            raise UserError("impossible recipe: " + "; ".join(problems))
+
+    def to_dict(self) -> dict[str, Any]:
+        """The fields as plain JSON or YAML values."""
+        return {k: list(v) if isinstance(v, tuple) else v for k, v in dataclasses.asdict(self).items()}
+
+    @classmethod
+    def from_dict(cls, settings: Mapping[str, Any], base: "Recipe | None" = None) -> "Recipe":
+        """A recipe from `base` (default: the `default` preset) and `settings`.
+
+        Raises:
+            UserError: unknown names, wrong types or impossible values, all said at once.
+        """
+        known = typing.get_type_hints(cls)
+        unknown = [f"unknown setting {name!r}" for name in settings if name not in known]
+        wrong = [
+            f"{name} must be {_type_name(known[name])}, got {value!r}"
+            for name, value in settings.items()
+            if name in known and not _fits(value, known[name])
+        ]
+        if unknown or wrong:
+            hint = f" (settings are: {', '.join(known)})" if unknown else ""
+            raise UserError("bad recipe: " + "; ".join(unknown + wrong) + hint)
+        values = {name: _convert(value, known[name]) for name, value in settings.items()}
+        return dataclasses.replace(base or PRESETS["default"], **values)
+
+
+def load_recipe(name_or_file: str) -> Recipe:
+    """A preset by name, or a YAML file of settings over a preset (its key `recipe`, default `default`).
+
+    Raises:
+        UserError: no such preset or file, or a file that does not hold settings.
+    """
+    if name_or_file in PRESETS:
+        return PRESETS[name_or_file]
+    path = Path(name_or_file)
+    if path.suffix.lower() not in {".yaml", ".yml"} or not path.is_file():
+        raise UserError(
+            f"no recipe {name_or_file!r}: expected one of {', '.join(PRESETS)}, or an existing .yaml file of settings"
+        )
+    import yaml
+
+    try:
+        settings = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise UserError(f"cannot read the recipe {path}: {' '.join(str(error).split())}") from None
+    if not isinstance(settings, dict):
+        raise UserError(f"the recipe {path} must hold `setting: value` lines, got {type(settings).__name__}")
+    base = settings.pop("recipe", "default")
+    if base not in PRESETS:
+        raise UserError(f"the recipe {path} builds on {base!r}: expected one of {', '.join(PRESETS)}")
+    return Recipe.from_dict(settings, PRESETS[base])
+
+
+def _problems(recipe: Recipe) -> list[str]:
+    """Every reason why `recipe` cannot be run, one phrase each."""
+    found: list[str] = []
+
+    def need(holds: bool, phrase: str) -> None:
+        if not holds:
+            found.append(phrase)
+
+    for field in dataclasses.fields(recipe):
+        value = getattr(recipe, field.name)
+        if isinstance(value, float) and not math.isfinite(value):
+            found.append(f"{field.name} must be a finite number, got {value}")
+    for name in ("epochs", "batch_size"):
+        need(getattr(recipe, name) >= 1, f"{name} must be at least 1, got {getattr(recipe, name)}")
+    for name in ("freeze_epochs", "early_stopping", "seed", "weight_decay", "grad_clip"):
+        need(getattr(recipe, name) >= 0, f"{name} must not be negative, got {getattr(recipe, name)}")
+    for name in ("affine", "colour"):
+        need(0 <= getattr(recipe, name) <= 1, f"{name} must be from 0 to 1, got {getattr(recipe, name)}")
+    need(recipe.lr > 0, f"lr must be above 0, got {recipe.lr}")
+    need(recipe.encoder_lr is None or recipe.encoder_lr > 0, f"encoder_lr must be above 0, got {recipe.encoder_lr}")
+    need(0 <= recipe.ema < 1, f"ema must be from 0 to below 1, got {recipe.ema}")
+    need(0 < recipe.threshold < 1, f"threshold must lie between 0 and 1, got {recipe.threshold}")
+    need(
+        not (recipe.freeze and recipe.freeze_epochs),
+        "freeze keeps the encoder frozen throughout, so freeze_epochs has nothing to say: set one of them",
+    )
+    need(
+        not recipe.freeze_epochs or recipe.freeze_epochs < recipe.epochs,
+        f"freeze_epochs ({recipe.freeze_epochs}) must be below epochs ({recipe.epochs}), or use freeze",
+    )
+    need(
+        not (recipe.feature_bank == "on" and not recipe.freeze),
+        "feature_bank on needs freeze: a trained encoder's features change at every step",
+    )
+    need(
+        not (recipe.feature_bank == "on" and (recipe.affine or recipe.colour)),
+        "feature_bank on cannot hold affine or colour augmentation: set both to 0, or feature_bank to auto",
+    )
+    try:
+        strides = parse_encoder_name(recipe.encoder).strides
+    except UserError as error:
+        return [*found, str(error)]
+    halvings = len(strides)
+    depth = recipe.encoder_depth or halvings
+    need(1 <= depth <= halvings, f"encoder_depth must be from 1 to {halvings} for {recipe.encoder}, got {depth}")
+    stride = 2**depth
+    need(
+        recipe.size >= stride and recipe.size % stride == 0,
+        f"size must be a multiple of the encoder's output stride {stride}, got {recipe.size}",
+    )
+    steps = depth if recipe.decoder_depth is None else recipe.decoder_depth
+    need(1 <= steps <= depth, f"decoder_depth must be from 1 to {depth} for this encoder, got {steps}")
+    channels = recipe.decoder_channels
+    need(
+        channels is None or (len(channels) == steps and min(channels, default=0) >= 1),
+        f"decoder_channels must be {steps} positive numbers, one a decoder step, got {channels}",
+    )
+    return found
+
+
+def _fits(value: Any, hint: Any) -> bool:
+    """Whether a plain (YAML, JSON) `value` may stand for the type `hint`; a bool is no number."""
+    origin = typing.get_origin(hint)
+    if origin is Literal:
+        return any(type(value) is type(choice) and value == choice for choice in typing.get_args(hint))
+    if origin in (typing.Union, types.UnionType):
+        return any(_fits(value, member) for member in typing.get_args(hint))
+    if origin is tuple:
+        return isinstance(value, list | tuple) and all(_fits(item, int) for item in value)
+    if hint is float:
+        return isinstance(value, int | float) and not isinstance(value, bool)
+    if hint is int:
+        return isinstance(value, int) and not isinstance(value, bool)
+    return isinstance(value, hint)
+
+
+def _convert(value: Any, hint: Any) -> Any:
+    if isinstance(value, list):
+        return tuple(value)
+    return float(value) if hint is float or (isinstance(value, int) and hint == float | None) else value
+
+
+def _type_name(hint: Any) -> str:
+    if typing.get_origin(hint) is Literal:
+        return "one of " + ", ".join(map(str, typing.get_args(hint)))
+    return getattr(hint, "__name__", None) or str(hint).replace("tuple[int, ...]", "a list of whole numbers")
+
+
+PRESETS: dict[str, Recipe] = {
+    # What the report describes, to the letter; it names no normalisation layers in its decoder.
+    "report": Recipe(
+        skip_connections=False,
+        decoder_norm=False,
+        flips=False,
+        affine=0.0,
+        colour=0.0,
+        size=128,
+        batch_size=32,
+        epochs=25,
+        loss="bce",
+        optimizer="adam",
+        lr=1e-3,
+        weight_decay=0.0,
+        schedule="constant",
+        grad_clip=0.0,
+        keep="last",
+        precision="float32",
+    ),
+    "default": Recipe(),
+}
