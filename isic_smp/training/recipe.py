@@ -73,7 +73,7 @@ class Recipe:
     lr: float = 3e-3
     """Learning rate (the highest one, where a schedule moves it)."""
     encoder_lr: float | None = None
-    """Learning rate of the encoder. Default: a quarter of --lr for the default recipe's fine-tuning."""
+    """Learning rate of the encoder. Default: the same as lr."""
     weight_decay: float = 1e-2
     """Weight decay."""
     schedule: Schedule = "onecycle"
@@ -270,5 +270,6 @@ PRESETS: dict[str, Recipe] = {
         keep="last",
         precision="float32",
     ),
-    "default": Recipe(),
+    # Pretrained weights need smaller steps than a decoder that starts from nothing.
+    "default": Recipe(encoder_lr=7.5e-4),
 }
