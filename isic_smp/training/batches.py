@@ -1,0 +1,158 @@
+"""Batches for the loop: which samples, in which order, read and augmented ahead of the step.
+
+Order and augmentation are functions of (seed, epoch) alone, so a resumed run and a run of several
+processes see the same pictures as an uninterrupted one.
+"""
+
+import queue
+import threading
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import Protocol, TypeVar
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from isic_smp.data.augment import Augmenter
+from isic_smp.data.cache import PixelCache
+from isic_smp.models.normalise import normalise
+from isic_smp.training.distributed import Ranks
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Batch:
+    """One step's samples on one rank.
+
+    Attributes:
+        inputs: what the trained module is called with.
+        target: (B, 1, S, S) float32, 0 or 1.
+        samples: (B,) positions in the training set.
+        share: this rank's samples over an equal share of the whole batch; weighs the loss so that
+            gradients averaged over ranks equal those of the whole batch.
+    """
+
+    inputs: tuple[Tensor, ...]
+    target: Tensor
+    samples: np.ndarray
+    share: float = 1.0
+
+
+class Batches(Protocol):
+    """A source of batches that the loop can go through once an epoch."""
+
+    def steps(self) -> int:
+        """Steps an epoch."""
+        ...
+
+    def epoch(self, epoch: int, device: torch.device) -> Iterator[Batch]:
+        """The batches of one epoch (counted from 0), on `device`."""
+        ...
+
+    def names(self, samples: np.ndarray) -> list[str]:
+        """The image ids of sample positions."""
+        ...
+
+
+class Order:
+    """Which samples each step takes."""
+
+    def __init__(self, count: int, batch_size: int, *, shuffle: bool, seed: int = 0, ranks: Ranks | None = None) -> None:
+        self.count, self.batch_size, self.shuffle, self.seed = count, batch_size, shuffle, seed
+        self.ranks = ranks or Ranks()
+        rest = count % batch_size
+        # BatchNorm cannot train on a single sample, so a last batch that small on any rank is left out.
+        drop = shuffle and 0 < rest < 2 * self.ranks.world and count > batch_size
+        self.steps = count // batch_size + (rest > 0 and not drop)
+
+    def epoch(self, epoch: int) -> Iterator[tuple[np.ndarray, float]]:
+        """(samples, share) of each step; see `Batch`."""
+        samples = np.arange(self.count)
+        if self.shuffle:
+            samples = np.random.default_rng([self.seed, epoch]).permutation(self.count)
+        for step in range(self.steps):
+            whole = samples[step * self.batch_size : (step + 1) * self.batch_size]
+            own = whole[self.ranks.rank :: self.ranks.world]
+            yield own, len(own) * self.ranks.world / len(whole)
+
+
+class PixelBatches:
+    """Batches of images from the pixel cache, augmented while the step before is computed."""
+
+    def __init__(
+        self,
+        cache: PixelCache,
+        order: Order,
+        *,
+        mean: tuple[float, ...],
+        std: tuple[float, ...],
+        augmenter: Augmenter | None = None,
+    ) -> None:
+        self.cache, self.order, self.mean, self.std, self.augmenter = cache, order, mean, std, augmenter
+
+    def steps(self) -> int:
+        """Steps an epoch."""
+        return self.order.steps
+
+    def names(self, samples: np.ndarray) -> list[str]:
+        """The image ids of sample positions."""
+        return [self.cache.ids[i] for i in samples]
+
+    def _read(self, epoch: int) -> Iterator[tuple[Tensor, Tensor, np.ndarray, float]]:
+        for samples, share in self.order.epoch(epoch):
+            images, masks = self.cache.read(samples)
+            if self.augmenter is not None:
+                images, masks = self.augmenter.apply(
+                    images, masks, sample_ids=samples, seed=self.order.seed, epoch=epoch
+                )
+            yield torch.from_numpy(images), torch.from_numpy(masks), samples, share
+
+    def epoch(self, epoch: int, device: torch.device) -> Iterator[Batch]:
+        """The batches of one epoch, on `device`; (B, 3, S, S) inputs in channels-last memory."""
+        for images, masks, samples, share in prefetch(self._read(epoch)):
+            if device.type == "cuda":
+                images, masks = images.pin_memory(), masks.pin_memory()
+            images, masks = (t.to(device, non_blocking=True) for t in (images, masks))
+            yield Batch(
+                (normalise(images, mean=self.mean, std=self.std),), masks.unsqueeze(1).float(), samples, share
+            )
+
+
+def prefetch(items: Iterable[T], *, ahead: int = 2) -> Iterator[T]:
+    """`items`, made by a thread up to `ahead` before they are asked for; its errors are raised here."""
+    box: queue.Queue[tuple[bool, T | BaseException | None]] = queue.Queue(maxsize=ahead)
+    stop = threading.Event()
+
+    def offer(entry: tuple[bool, T | BaseException | None]) -> bool:
+        while not stop.is_set():
+            try:
+                box.put(entry, timeout=0.1)
+            except queue.Full:
+                continue
+            return True
+        return False
+
+    def work() -> None:
+        try:
+            for item in items:
+                if not offer((True, item)):
+                    return
+            offer((False, None))
+        except BaseException as error:  # handed over and raised in the consumer
+            offer((False, error))
+
+    thread = threading.Thread(target=work, daemon=True, name="isic-smp-prefetch")
+    thread.start()
+    try:
+        while True:
+            is_item, value = box.get()
+            if not is_item:
+                if isinstance(value, BaseException):
+                    raise value
+                return
+            yield value  # type: ignore[misc]
+    finally:
+        stop.set()
+        thread.join()

@@ -1,0 +1,79 @@
+"""What a run keeps on disk while it trains, so that it can be interrupted and resumed.
+
+`last.pt` holds everything the next epoch needs, `best.safetensors` the weights of the best epoch.
+Each is written beside its name, synced and renamed: a kill at any moment leaves the former file.
+"""
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from isic_smp.errors import UserError
+
+FORMAT = 1
+
+
+def write_atomically(path: Path, write: Callable[[Path], None]) -> None:
+    """Call `write` on a neighbour of `path`, then move it into place.
+
+    Raises:
+        UserError: the disk is full or the folder cannot be written; the former file is untouched.
+    """
+    partial = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write(partial)
+        with partial.open("rb+") as file:
+            os.fsync(file.fileno())
+        partial.replace(path)
+    except (OSError, SafetensorError, RuntimeError) as error:
+        # torch and safetensors report a failed write as errors of their own, not as OSError.
+        partial.unlink(missing_ok=True)
+        reason = getattr(error, "strerror", None) or str(error).splitlines()[0]
+        raise UserError(f"cannot write {path}: {reason}; free some space or choose another --output-dir") from error
+
+
+class Checkpoints:
+    """The checkpoint files of one run, in one folder."""
+
+    def __init__(self, folder: Path) -> None:
+        self.last = folder / "last.pt"
+        self.best = folder / "best.safetensors"
+
+    def save_last(self, state: dict[str, Any]) -> None:
+        """Keep all that the next epoch needs: tensors, numbers, strings, and lists and dicts of them."""
+        write_atomically(self.last, lambda path: torch.save({"format": FORMAT, **state}, path))
+
+    def load_last(self) -> dict[str, Any] | None:
+        """What `save_last` kept, or None where there is nothing yet.
+
+        Raises:
+            UserError: the file is damaged, is no checkpoint of this project, or holds more than plain data.
+        """
+        if not self.last.exists():
+            return None
+        try:
+            state = torch.load(self.last, map_location="cpu", weights_only=True)
+        except Exception as error:
+            raise UserError(
+                f"cannot resume from {self.last}: {' '.join(str(error).split())[:200]}; "
+                "delete the file to start afresh"
+            ) from None
+        if not isinstance(state, dict) or state.get("format") != FORMAT:
+            raise UserError(f"{self.last} is no checkpoint of format {FORMAT}; delete the file to start afresh")
+        return state
+
+    def save_best(self, weights: dict[str, Tensor], epoch: int) -> None:
+        """Keep the weights of the best epoch so far."""
+        plain = {name: value.detach().cpu().contiguous() for name, value in weights.items()}
+        write_atomically(self.best, lambda path: save_file(plain, path, metadata={"epoch": str(epoch)}))
+
+    def load_best(self) -> dict[str, Tensor]:
+        """The weights of the best epoch."""
+        return load_file(self.best)

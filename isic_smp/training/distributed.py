@@ -1,0 +1,71 @@
+"""Several processes through torch's own engine: started by torchrun, joined here.
+
+Every rank trains on its share of each batch; rank 0 alone validates, keeps checkpoints and logs.
+"""
+
+import contextlib
+import datetime
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.distributed as dist
+
+
+@dataclass(frozen=True)
+class Ranks:
+    """This process among `world` ones. A plain run is rank 0 of 1."""
+
+    rank: int = 0
+    world: int = 1
+    local_rank: int = 0
+
+    @property
+    def is_main(self) -> bool:
+        """Whether this process validates, writes and logs."""
+        return self.rank == 0
+
+    def share(self, value: Any) -> Any:
+        """Rank 0's `value` on every rank (small, picklable by torch's own object broadcast)."""
+        if self.world == 1:
+            return value
+        box = [value]
+        dist.broadcast_object_list(box, src=0)
+        return box[0]
+
+    def sum(self, tensor: torch.Tensor) -> torch.Tensor:
+        """The sum of `tensor` over all ranks, in place."""
+        if self.world > 1:
+            dist.all_reduce(tensor)
+        return tensor
+
+    def wait(self) -> None:
+        """Until every rank has come here."""
+        if self.world > 1:
+            dist.barrier()
+
+
+@contextlib.contextmanager
+def join_ranks() -> Iterator[Ranks]:
+    """The ranks that torchrun started (environment RANK, WORLD_SIZE, LOCAL_RANK), or one alone."""
+    world = int(os.environ.get("WORLD_SIZE", "1"))
+    if world == 1:
+        yield Ranks()
+        return
+    ranks = Ranks(int(os.environ["RANK"]), world, int(os.environ["LOCAL_RANK"]))
+    if torch.cuda.is_available():
+        torch.cuda.set_device(ranks.local_rank)
+    else:
+        # torchrun leaves each process one thread, or all of them; share the cores out instead.
+        local_world = int(os.environ.get("LOCAL_WORLD_SIZE", world))
+        torch.set_num_threads(max(1, len(os.sched_getaffinity(0)) // local_world))
+    # The first rank may download, decode and score while the others wait for it.
+    dist.init_process_group(
+        "nccl" if torch.cuda.is_available() else "gloo", timeout=datetime.timedelta(hours=2)
+    )
+    try:
+        yield ranks
+    finally:
+        dist.destroy_process_group()
