@@ -1,0 +1,86 @@
+"""What stands between a picture and the network, kept with every saved model."""
+
+import dataclasses
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from isic_smp.errors import UserError
+from isic_smp.models.normalise import normalise
+
+RGB = 3
+
+
+@dataclass(frozen=True, kw_only=True)
+class Preprocessing:
+    """All that must be the same when a model predicts as when it was trained.
+
+    Raises:
+        UserError: an impossible value.
+    """
+
+    size: int
+    """Side of the square, in pixels, that the network sees."""
+    mean: tuple[float, float, float]
+    """Mean of each channel (R, G, B), for pixels from 0 to 1."""
+    std: tuple[float, float, float]
+    """Standard deviation of each channel, for pixels from 0 to 1."""
+    threshold: float = 0.5
+    """A pixel is lesion where its probability is above this."""
+    test_time_flips: bool = False
+    """Average the prediction over the eight flips and quarter turns."""
+
+    def __post_init__(self) -> None:
+        for name in ("mean", "std"):
+            values = tuple(float(v) for v in getattr(self, name))
+            if len(values) != RGB or not all(math.isfinite(v) for v in values):
+                raise UserError(f"{name} must be three finite numbers, one a colour, got {list(values)}")
+            object.__setattr__(self, name, values)  # a list from JSON would not compare equal
+        if min(self.std) <= 0:
+            raise UserError(f"std must be above 0, got {list(self.std)}")
+        if self.size < 1:
+            raise UserError(f"size must be at least 1 pixel, got {self.size}")
+        if not 0 < self.threshold < 1:
+            raise UserError(f"threshold must lie between 0 and 1, got {self.threshold}")
+
+    def to_tensor(self, images: np.ndarray | Tensor, *, device: str | torch.device = "cpu") -> Tensor:
+        """Normalise a batch: (pixel / 255 - mean) / std.
+
+        Args:
+            images: uint8 (B, size, size, 3), RGB.
+            device: where the result lives; the bytes travel there before they become floats.
+
+        Returns:
+            float32 (B, 3, size, size), in channels_last memory order.
+        """
+        shape = tuple(images.shape)
+        if len(shape) != 4 or shape[1:] != (self.size, self.size, RGB) or "uint8" not in str(images.dtype):
+            raise ValueError(
+                f"expected uint8 images (B, {self.size}, {self.size}, {RGB}), got {images.dtype} {shape}"
+            )
+        pixels = torch.as_tensor(images).to(device, non_blocking=True)
+        return normalise(pixels, mean=self.mean, std=self.std)
+
+    def to_dict(self) -> dict[str, Any]:
+        """The fields as plain JSON values."""
+        return {k: list(v) if isinstance(v, tuple) else v for k, v in dataclasses.asdict(self).items()}
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> "Preprocessing":
+        """The reverse of `to_dict`.
+
+        Raises:
+            UserError: a missing, unknown or impossible field.
+        """
+        known = {field.name for field in dataclasses.fields(cls)}
+        if set(values) != known:
+            raise UserError(f"preprocessing must have the fields {sorted(known)}, got {sorted(values)}")
+        try:
+            return cls(**values)
+        except (TypeError, ValueError) as error:
+            raise UserError(f"bad preprocessing {dict(values)}: {error}") from None

@@ -1,0 +1,74 @@
+"""The losses by name, from segmentation-models-pytorch, for one lesion class."""
+
+from collections.abc import Callable
+
+import torch
+from segmentation_models_pytorch import losses as smp_losses
+from torch import Tensor, nn
+
+from isic_smp.errors import UserError
+
+
+class BceDiceLoss(nn.Module):
+    """Binary cross-entropy plus Dice loss: smooth gradients, and the score's own shape."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.bce = _bce()
+        self.dice = smp_losses.DiceLoss("binary")
+
+    def forward(self, logits: Tensor, target: Tensor) -> Tensor:
+        """Both (B, 1, H, W) to a scalar."""
+        return self.bce(logits, target) + self.dice(logits, target)
+
+
+class Float32Loss(nn.Module):
+    """A loss in float32 whatever autocast says: sums over many pixels go wrong in 16 bits."""
+
+    def __init__(self, loss: nn.Module) -> None:
+        super().__init__()
+        self.loss = loss
+
+    def forward(self, logits: Tensor, target: Tensor) -> Tensor:
+        """Both (B, 1, H, W) to a float32 scalar."""
+        with torch.autocast(device_type=logits.device.type, enabled=False):
+            return self.loss(logits.float(), target.float())
+
+
+def _bce() -> nn.Module:
+    # Every pixel has a label; smp's default ignore_index costs two more passes over the pixels.
+    return smp_losses.SoftBCEWithLogitsLoss(ignore_index=None)
+
+
+LOSSES: dict[str, Callable[[], nn.Module]] = {
+    "bce": _bce,
+    "dice": lambda: smp_losses.DiceLoss("binary"),
+    "jaccard": lambda: smp_losses.JaccardLoss("binary"),
+    "bce_dice": BceDiceLoss,
+    # Lin et al. 2017, gamma 2; without class weight, since lesions cover a good part of these images.
+    "focal": lambda: smp_losses.FocalLoss("binary", gamma=2.0),
+    # Berman et al. 2018; a hinge for each image, as the score is a mean over images.
+    "lovasz": lambda: smp_losses.LovaszLoss("binary", per_image=True),
+    # Salehi et al. 2017: a missed lesion pixel weighs 0.7, a false alarm 0.3 (0.5 each would be Dice).
+    "tversky": lambda: smp_losses.TverskyLoss("binary", alpha=0.3, beta=0.7),
+}
+
+
+def make_loss(name: str) -> nn.Module:
+    """The loss `name` on raw logits.
+
+    Dice, Jaccard and Tversky are computed over all pixels of a batch together, so their value for a
+    set of images depends a little on how it was cut into batches; where no pixel of a batch is
+    lesion, they are 0 with a zero gradient (smp's rule). Lovász is a mean over images, the others
+    over pixels.
+
+    Returns:
+        Module on (logits (B, 1, H, W) of any float type, target (B, 1, H, W) of 0 and 1) giving a
+        float32 scalar; computed in float32 under autocast too.
+
+    Raises:
+        UserError: no loss of that name.
+    """
+    if name not in LOSSES:
+        raise UserError(f"no loss {name!r}: expected one of {', '.join(LOSSES)}")
+    return Float32Loss(LOSSES[name]())
