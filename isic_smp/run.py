@@ -1,0 +1,109 @@
+"""Train, evaluate and log one model.
+
+    python -m isic_smp.run                                # the default recipe, fine-tuned
+    python -m isic_smp.run --freeze                       # only the decoder is trained
+    python -m isic_smp.run --recipe report --epochs 3     # a preset, one setting changed
+    python -m isic_smp.run --recipe my.yaml --data-dir data/isic2016 --encoder-weights imagenet
+    torchrun --nproc-per-node 2 -m isic_smp.run           # two processes, one run
+"""
+
+import argparse
+import signal
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import tyro
+
+from isic_smp import cli
+from isic_smp.training.recipe import PRESETS, Recipe, load_recipe
+
+if TYPE_CHECKING:
+    from isic_smp.experiment import Result
+
+PROG = "python -m isic_smp.run"
+
+
+@dataclass(frozen=True)
+class Options:
+    """Where data come from and results go."""
+
+    recipe: str = "default"
+    """A preset (default, report) or a .yaml file of settings; the options below change single settings of it."""
+    data: Literal["auto", "isic2016", "synthetic"] = "auto"
+    """auto: ISIC 2016 where it is found, else drawn pictures, said loudly."""
+    data_dir: Path | None = None
+    """Folder that holds the four ISIC 2016 part 1 folders. Else ISIC_SMP_DATA, else ./data/isic2016."""
+    binarize_masks: bool = False
+    """Take grey mask values above 128 as lesion, instead of refusing the mask."""
+    output_dir: Path | None = None
+    """Checkpoints, final weights and pictures of this run. Default: a new folder under ./runs."""
+    resume: bool = False
+    """Go on from the checkpoint in --output-dir, or start afresh where there is none."""
+    cache_dir: Path | None = None
+    """Decoded pixels and banked features. Default: ISIC_SMP_CACHE, else the user's cache folder."""
+    experiment: str | None = None
+    """MLflow experiment. Default: isic2016, or another one for drawn pictures."""
+    run_name: str | None = None
+    """MLflow run name. Default: the output folder's name."""
+    tracking_uri: str | None = None
+    """MLflow store. Default: MLFLOW_TRACKING_URI, else SQLite under ./mlruns."""
+    device: str = "auto"
+    """auto, cpu, cuda or cuda:N."""
+    settings: Annotated[Recipe, tyro.conf.arg(name="")] = field(default_factory=lambda: PRESETS["default"])
+
+
+def parse(argv: Sequence[str] | None = None) -> Options:
+    """Options from the command line, over the preset or file that `--recipe` names."""
+    first = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    first.add_argument("--recipe", default="default")
+    named, _ = first.parse_known_args(argv)
+    default = Options(recipe=named.recipe, settings=load_recipe(named.recipe))
+    return cli.parse(Options, prog=PROG, description=str(__doc__), argv=argv, default=default)
+
+
+def main() -> None:
+    """Run one experiment and print its table."""
+    options = parse()
+    # A scheduler's SIGTERM ends a run as Ctrl-C does: checkpoint kept, MLflow run marked.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    from isic_smp.experiment import Setup, run_experiment
+
+    result = run_experiment(
+        options.settings,
+        Setup(
+            data=options.data,
+            data_dir=options.data_dir,
+            binarize_masks=options.binarize_masks,
+            output_dir=options.output_dir,
+            cache_dir=options.cache_dir,
+            experiment=options.experiment,
+            run_name=options.run_name,
+            tracking_uri=options.tracking_uri,
+            device=options.device,
+            resume=options.resume,
+        ),
+        say=lambda line: print(line, file=sys.stderr, flush=True),
+    )
+    if result is not None:
+        print(table(result))
+
+
+def table(result: "Result") -> str:
+    """The report's table for one run, and where to look next."""
+    kept = result.fit.history[result.fit.kept_epoch]
+    lines = ["", f"{'':24}{'train loss':>12}{'test loss':>12}{'Dice':>10}{'IoU':>10}"]
+    if result.test is not None:
+        for label, suffix in (("at the network's size", "net"), ("at each image's own size", "own")):
+            scores = result.test.summary()
+            losses = f"{kept.train_loss:>12.4f}{result.test_loss:>12.4f}" if suffix == "net" else f"{'':>24}"
+            lines.append(f"{label:24}{losses}{scores[f'dice_per_image_{suffix}']:>10.4f}{scores[f'iou_per_image_{suffix}']:>10.4f}")
+        lines.append(f"test, {len(result.test.ids)} images, per-image means; weights of epoch {kept.epoch + 1}")
+    lines += ["", f"model and checkpoints: {result.output_dir}", result.ui_hint]
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    cli.command(main, prog=PROG)
