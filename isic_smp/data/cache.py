@@ -1,0 +1,226 @@
+"""Images and masks decoded and resized once, then read back as raw pixels.
+
+A cache is a folder `pixels-<size>-<key>` of three files: `pixels.u8` holds one record per pair, one
+after the other (the image, size × size × 3, then the mask, size × size, all uint8), so it can be
+memory-mapped as one array; `original_sizes.npy` holds heights and widths; `meta.json` says all this.
+The key covers each file's id, length and modification time, so a changed file means another cache.
+Folders can be deleted at any time.
+
+One process builds at a time, in a folder that is renamed when it is complete: an interrupted build
+leaves no cache, and the next build clears away what it left.
+"""
+
+import hashlib
+import json
+import os
+import shutil
+import weakref
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import filelock
+import numpy as np
+from tqdm import tqdm
+
+from isic_smp.data.pairs import Pair, read_pair
+from isic_smp.data.resize import resize_image, resize_mask
+from isic_smp.errors import UserError
+
+FORMAT = 1
+"""Raised when the same files would give other pixels or another layout."""
+
+_BUILDING = ".building"
+_CHUNK = 16  # pairs a task: enough to make its overhead vanish, few enough for a lively progress bar
+_LARGEST_RUN = 512  # records a system call: two buffers each, and Linux takes 1024 buffers
+
+
+class PixelCache:
+    """Resized pixels on disk, read a batch at a time so that resident memory does not grow with the data.
+
+    Can be pickled and used from several threads or processes at once.
+
+    Attributes:
+        ids: ids of the pairs, in the order given to `open_pixel_cache`.
+        size: side of the square, in pixels.
+        original_sizes: int32 (N, 2), each image's own height and width in pixels.
+        folder: where the cache lies.
+    """
+
+    def __init__(self, folder: Path, ids: tuple[str, ...], size: int) -> None:
+        self.folder, self.ids, self.size = folder, ids, size
+        self._record = 4 * size * size
+        try:
+            self.original_sizes: np.ndarray = np.load(folder / "original_sizes.npy")
+            self._file = os.open(folder / "pixels.u8", os.O_RDONLY)
+        except (OSError, ValueError) as error:
+            raise UserError(f"cannot open the pixel cache {folder}: {error}; delete that folder") from None
+        weakref.finalize(self, os.close, self._file)
+        length = os.fstat(self._file).st_size
+        if length != len(ids) * self._record or self.original_sizes.shape != (len(ids), 2):
+            raise UserError(
+                f"the pixel cache {folder} is damaged: {length} bytes, expected {len(ids) * self._record}; "
+                "delete that folder"
+            )
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def __reduce__(self) -> tuple:  # another process opens the file for itself
+        return PixelCache, (self.folder, self.ids, self.size)
+
+    def read(self, indices: Sequence[int] | np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Pixels of the pairs at `indices` (B of them, in any order), in new arrays.
+
+        Returns:
+            RGB images, uint8 (B, size, size, 3), and masks, uint8 (B, size, size) of 0 and 1.
+        """
+        wanted = np.asarray(indices, dtype=np.int64)
+        if wanted.size and (wanted.min() < 0 or wanted.max() >= len(self)):
+            raise IndexError(f"indices {wanted.min()} to {wanted.max()}: the cache holds {len(self)} pairs")
+        images = np.empty((len(wanted), self.size, self.size, 3), np.uint8)
+        masks = np.empty((len(wanted), self.size, self.size), np.uint8)
+        start = 0
+        # Neighbours on disk come in one system call, straight into their places in the batch.
+        breaks = np.flatnonzero(np.diff(wanted) != 1) + 1
+        for stop in [*breaks.tolist(), len(wanted)]:
+            while start < stop:
+                until = min(stop, start + _LARGEST_RUN)
+                buffers = [part for i in range(start, until) for part in (images[i], masks[i])]
+                got = os.preadv(self._file, buffers, int(wanted[start]) * self._record)
+                if got != (until - start) * self._record:
+                    raise UserError(f"the pixel cache {self.folder} was cut short; delete that folder")
+                start = until
+        return images, masks
+
+
+def open_pixel_cache(
+    pairs: Sequence[Pair],
+    size: int,
+    *,
+    cache_dir: Path,
+    binarize_masks: bool = False,
+    workers: int | None = None,
+    progress: bool = True,
+) -> PixelCache:
+    """The cache of `pairs` at `size` × `size` pixels under `cache_dir`, built first where it is missing.
+
+    Processes that want the same cache at once wait for the one that builds it.
+
+    Args:
+        pairs: images and masks, in the order they are to be numbered.
+        size: side of the square, in pixels.
+        cache_dir: folder of all caches; created where missing.
+        binarize_masks: accept masks with grey values (see `read_mask`).
+        workers: threads that decode; default: one for each processor this process may use.
+        progress: show a progress bar while building.
+
+    Raises:
+        UserError: a file that is missing or broken (see `read_pair`), no pairs, or no room on the disk.
+    """
+    if not pairs:
+        raise UserError("no images: expected at least one image with its mask")
+    if size < 1:
+        raise UserError(f"size must be at least 1 pixel, got {size}")
+    folder = cache_dir / f"pixels-{size}-{_key(pairs, size, binarize_masks)}"
+    ids = tuple(pair.id for pair in pairs)
+    if not folder.is_dir():
+        try:
+            _build_once(folder, pairs, size, binarize_masks, workers or _processors(), progress)
+        except (OSError, NotImplementedError) as error:
+            need = len(pairs) * 4 * size * size / 1e6
+            raise UserError(
+                f"cannot write the pixel cache in {cache_dir} ({need:.0f} MB): {error}; "
+                "make room or choose another folder"
+            ) from None
+    return PixelCache(folder, ids, size)
+
+
+def _key(pairs: Sequence[Pair], size: int, binarize_masks: bool) -> str:
+    """A hash of all that decides the pixels. Paths are not part of it: a moved data set keeps its cache."""
+    digest = hashlib.sha256(f"{FORMAT} {size} {binarize_masks} {len(pairs)}".encode())
+    for pair in pairs:
+        digest.update(f"\n{pair.id!r}".encode())
+        for path in (pair.image, pair.mask):
+            try:
+                status = path.stat()
+            except OSError as error:
+                raise UserError(f"cannot read {path}: {error.strerror or error}") from None
+            digest.update(f" {status.st_size} {status.st_mtime_ns}".encode())
+    return digest.hexdigest()[:20]
+
+
+def _build_once(
+    folder: Path, pairs: Sequence[Pair], size: int, binarize_masks: bool, workers: int, progress: bool
+) -> None:
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    # The lock ends with its process, however that ends; so whatever lies in `building` now is abandoned.
+    with filelock.FileLock(folder.parent / ".lock"):
+        if folder.is_dir():
+            return
+        building = folder.parent / _BUILDING
+        shutil.rmtree(building, ignore_errors=True)
+        building.mkdir()
+        try:
+            _build(building, pairs, size, binarize_masks, workers, progress)
+            building.rename(folder)
+        except BaseException:
+            shutil.rmtree(building, ignore_errors=True)
+            raise
+        _sync(folder.parent)
+
+
+def _build(
+    building: Path, pairs: Sequence[Pair], size: int, binarize_masks: bool, workers: int, progress: bool
+) -> None:
+    """Decode, resize and write each pair at its place: nothing gathers in memory, however many there are."""
+    record = 4 * size * size
+    original_sizes = np.zeros((len(pairs), 2), np.int32)
+    file = os.open(building / "pixels.u8", os.O_WRONLY | os.O_CREAT, 0o666)
+    pool = ThreadPoolExecutor(workers)  # Pillow and OpenCV release the interpreter lock
+
+    def decode(start: int) -> int:
+        chunk = pairs[start : start + _CHUNK]
+        for index, pair in enumerate(chunk, start):
+            image, mask = read_pair(pair, binarize_masks=binarize_masks)
+            original_sizes[index] = mask.shape
+            pixels = resize_image(image, size).tobytes() + resize_mask(mask, size).tobytes()
+            if os.pwrite(file, pixels, index * record) != record:
+                raise OSError("No space left on device")
+        return len(chunk)
+
+    try:
+        if hasattr(os, "posix_fallocate"):  # a full disk is found now, not after an hour of decoding
+            os.posix_fallocate(file, 0, len(pairs) * record)
+        with tqdm(total=len(pairs), unit=" images", desc=f"decode to {size} px", disable=not progress) as bar:
+            for done in pool.map(decode, range(0, len(pairs), _CHUNK)):
+                bar.update(done)
+        os.fsync(file)
+    finally:
+        pool.shutdown(cancel_futures=True)
+        os.close(file)
+    with (building / "original_sizes.npy").open("wb") as stream:
+        np.save(stream, original_sizes)
+        os.fsync(stream.fileno())
+    meta = {
+        "format": FORMAT,
+        "pairs": len(pairs),
+        "size": size,
+        "binarize_masks": binarize_masks,
+        "record": f"uint8 image ({size}, {size}, 3) RGB, then uint8 mask ({size}, {size}) of 0 and 1",
+    }
+    (building / "meta.json").write_text(json.dumps(meta, indent=1) + "\n", encoding="utf-8")
+    _sync(building)
+
+
+def _sync(folder: Path) -> None:
+    """Make the names in a folder outlast a power cut."""
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def _processors() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
