@@ -1,0 +1,100 @@
+import dataclasses
+import math
+
+import pytest
+import yaml
+
+from isic_smp.errors import UserError
+from isic_smp.training.recipe import PRESETS, Recipe, load_recipe
+
+
+def test_report_preset_is_what_the_report_describes():
+    report = PRESETS["report"]
+    described = {
+        "encoder": "trunc-mobilenetv2_100-s4",
+        "size": 128,
+        "batch_size": 32,
+        "loss": "bce",
+        "optimizer": "adam",
+        "lr": 1e-3,
+        "encoder_lr": None,
+        "weight_decay": 0.0,
+        "epochs": 25,
+        "schedule": "constant",
+        "skip_connections": False,
+        "flips": False,
+        "affine": 0.0,
+        "colour": 0.0,
+        "keep": "last",
+    }
+    assert {name: getattr(report, name) for name in described} == described
+
+
+def test_every_problem_is_said_at_once():
+    with pytest.raises(UserError) as error:
+        Recipe(epochs=0, lr=-1.0, size=100, affine=2.0)
+    message = str(error.value)
+    for phrase in ("epochs must be at least 1, got 0", "lr must be above 0", "multiple of", "affine must be from 0 to 1"):
+        assert phrase in message
+    assert "\n" not in message
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"encoder": "trunc-mobilenetv9-s4"},
+        {"encoder": "trunc-mobilenetv2_100-s9"},
+        {"decoder_depth": 5},
+        {"decoder_depth": 0},
+        {"encoder_depth": 5},
+        {"decoder_depth": 2, "decoder_channels": (8, 8, 8)},
+        {"freeze": True, "freeze_epochs": 3},
+        {"freeze_epochs": 25},
+        {"feature_bank": "on"},
+        {"feature_bank": "on", "freeze": True, "colour": 0.5, "affine": 0.0},
+        {"threshold": 1.0},
+        {"lr": math.nan},
+        {"weight_decay": math.inf},
+    ],
+)
+def test_impossible_settings_fail_before_any_work(settings):
+    with pytest.raises(UserError):
+        Recipe(**settings)
+
+
+def test_the_decoder_follows_a_smaller_encoder_depth():
+    assert Recipe(encoder_depth=3, decoder_depth=3, size=120).size == 120
+    with pytest.raises(UserError, match="decoder_depth must be from 1 to 3"):
+        Recipe(encoder_depth=3, decoder_depth=4)
+
+
+def test_unknown_names_and_wrong_types_are_all_named():
+    with pytest.raises(UserError) as error:
+        Recipe.from_dict({"epohs": 3, "freeze": 1, "loss": "hinge", "epochs": 2.5, "lr": True, "decoder_channels": ["a"]})
+    for name in ("'epohs'", "freeze", "loss", "epochs", "lr", "decoder_channels"):
+        assert name in str(error.value)
+
+
+@pytest.mark.parametrize("preset", sorted(PRESETS))
+def test_yaml_round_trip(tmp_path, preset):
+    recipe = dataclasses.replace(PRESETS[preset], decoder_channels=(64, 32, 16, 8), encoder_lr=1e-4, seed=7)
+    file = tmp_path / "recipe.yaml"
+    file.write_text(yaml.safe_dump(recipe.to_dict()))
+    assert load_recipe(str(file)) == recipe
+
+
+def test_a_yaml_file_builds_on_the_preset_it_names(tmp_path):
+    file = tmp_path / "mine.yaml"
+    file.write_text("recipe: report\nepochs: 3\nlr: 1\n")
+    assert load_recipe(str(file)) == dataclasses.replace(PRESETS["report"], epochs=3, lr=1.0)
+
+
+@pytest.mark.parametrize(
+    "text", ["- a list", "epochs: [", "recipe: nobody", "epochs: three", "\x00", "lr: .nan", "lr: .inf", "1: 2"]
+)
+def test_a_bad_yaml_file_is_one_line(tmp_path, text):
+    file = tmp_path / "bad.yaml"
+    file.write_text(text)
+    with pytest.raises(UserError) as error:
+        load_recipe(str(file))
+    assert "\n" not in str(error.value)
