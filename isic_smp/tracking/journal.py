@@ -1,0 +1,90 @@
+"""The journal of one run: everything to be logged, appended to a local file before it is sent anywhere.
+
+A folder with
+- `journal.jsonl`  one JSON object a line, in the order it was logged; never changed, only appended to
+- `sent`           how many bytes of it have reached MLflow; replaced atomically
+- `refused.jsonl`  entries that MLflow will never take, with its reason
+- `files/`         pictures and tables on their way; deleted once they have arrived
+
+What is written survives a kill of the process (it is in the page cache); after a power cut the last
+seconds may be missing. Sending an entry twice changes nothing: times, steps and names are the entry's own.
+"""
+
+import json
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+Entry = dict[str, Any]
+
+
+class Journal:
+    """The journal in `folder`, created where it is missing. One process writes, at one time."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder.absolute()
+        self.files = self.folder / "files"
+        self.files.mkdir(parents=True, exist_ok=True)
+        self.path = self.folder / "journal.jsonl"
+        self._sent_path = self.folder / "sent"
+        self._drop_half_line()
+        self._descriptor = os.open(self.path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+
+    def append(self, entry: Entry) -> None:
+        """Add one entry, in one write.
+
+        Raises:
+            OSError: the disk is full or the folder is gone; the file stays readable.
+        """
+        line = (json.dumps(entry, separators=(",", ":")) + "\n").encode()
+        written = os.write(self._descriptor, line)
+        if written != len(line):  # the disk is full: take the half line back
+            os.ftruncate(self._descriptor, os.fstat(self._descriptor).st_size - written)
+            raise OSError(28, "No space left on device", str(self.path))
+
+    def entries(self, start: int = 0) -> Iterator[tuple[Entry, int]]:
+        """Each complete entry from byte `start` on, with the byte after it."""
+        with self.path.open("rb") as lines:
+            end = lines.seek(start)
+            for line in lines:
+                if not line.endswith(b"\n"):
+                    return  # being written at this moment
+                end += len(line)
+                yield json.loads(line), end
+
+    @property
+    def size(self) -> int:
+        """Bytes written so far."""
+        return os.fstat(self._descriptor).st_size
+
+    @property
+    def sent(self) -> int:
+        """Bytes that have reached MLflow."""
+        try:
+            return int(self._sent_path.read_text())
+        except (FileNotFoundError, ValueError):
+            return 0  # sending all again does no harm
+
+    def mark_sent(self, offset: int) -> None:
+        """Remember that everything before byte `offset` has arrived."""
+        part = self._sent_path.with_suffix(".part")
+        part.write_text(str(offset))
+        part.replace(self._sent_path)
+
+    def refuse(self, entry: Entry, reason: str) -> None:
+        """Put aside an entry that MLflow will never take, so that the rest can go on."""
+        with (self.folder / "refused.jsonl").open("a", encoding="utf-8") as out:
+            out.write(json.dumps({**entry, "reason": reason}) + "\n")
+
+    def close(self) -> None:
+        """Release the file."""
+        os.close(self._descriptor)
+
+    def _drop_half_line(self) -> None:
+        """Cut off what a writer that died mid-write, on a full disk, left behind."""
+        if not self.path.exists():
+            return
+        with self.path.open("rb+") as file:
+            content = file.read()
+            file.truncate(content.rfind(b"\n") + 1)

@@ -1,0 +1,274 @@
+"""One MLflow run, logged without ever waiting for MLflow.
+
+    with RunLog.start(experiment="isic2016", run_name="frozen", params=..., tags=..., journal=folder,
+                      tracking_uri=prepare_store()) as log:
+        log.log_metrics({"train/loss": 0.31, "val/dice_per_image": 0.87}, step=1)
+
+Only `start` speaks to the store. After that everything goes into a local journal
+(`isic_smp.tracking.journal`), and a thread sends it on: a server that dies, hangs or restarts
+neither stops nor slows training, and nothing is lost or logged twice.
+"""
+
+import getpass
+import json
+import logging
+import os
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Literal
+
+import numpy as np
+
+from isic_smp.errors import UserError
+from isic_smp.tracking import media
+from isic_smp.tracking.journal import Journal
+from isic_smp.tracking.sending import Sender
+from isic_smp.tracking.store import experiment_id, one_line, without_password
+from isic_smp.tracking.ui import ui_hint
+
+logger = logging.getLogger(__name__)
+
+Status = Literal["FINISHED", "FAILED", "KILLED"]
+Context = Literal["train", "validation", "test"]
+CLOSE_SECONDS = 60.0
+LONGEST_PARAM, LONGEST_TAG = 6000, 8000  # characters that MLflow takes
+
+
+class RunLog:
+    """A run being logged. Make one with `RunLog.start`; use it from one thread, as a context manager.
+
+    Leaving the `with` block finishes the run: FINISHED, KILLED on KeyboardInterrupt, else FAILED.
+    """
+
+    run_id: str
+    experiment_id: str
+
+    def __init__(self, journal: Journal, *, run_id: str, experiment_id: str, tracking_uri: str) -> None:
+        self.run_id, self.experiment_id, self.tracking_uri = run_id, experiment_id, tracking_uri
+        self.journal = journal
+        self._logged: set[tuple[str, int]] = set()
+        self._tables: list[str] = []
+        self._finished = False
+        self._recall()
+        self._sender = Sender(journal, tracking_uri=tracking_uri, run_id=run_id)
+        self._sender.start()
+        self._sender.wake()
+
+    @classmethod
+    def start(
+        cls,
+        *,
+        experiment: str,
+        run_name: str,
+        params: Mapping[str, Any],
+        tags: Mapping[str, Any],
+        journal: Path,
+        tracking_uri: str,
+        run_id: str | None = None,
+        parent_run_id: str | None = None,
+    ) -> "RunLog":
+        """Create a run, or go on with run `run_id`.
+
+        Args:
+            experiment: Name of the experiment, created where it is missing.
+            run_name: Name shown in the UI.
+            params: Settings; values become text. Those of a resumed run must not have changed.
+            tags: More about the run; values become text.
+            journal: Folder for the journals of runs; this run's own is the folder `run_id` in it.
+            tracking_uri: As `prepare_store` returns it.
+            run_id: The run to resume. What its journal holds already is not logged a second time.
+            parent_run_id: The run under which the UI folds this one (a sweep's).
+
+        Raises:
+            UserError: the store refuses or does not answer, or there is no run `run_id`.
+        """
+        from mlflow import MlflowClient
+        from mlflow.exceptions import MlflowException
+
+        own_tags = {"mlflow.user": _user(), "mlflow.source.type": "LOCAL"}
+        if parent_run_id:
+            own_tags["mlflow.parentRunId"] = parent_run_id
+        texts = {key: str(value)[:LONGEST_TAG] for key, value in {**own_tags, **tags}.items()}
+        client = MlflowClient(tracking_uri)
+        try:
+            if run_id is None:
+                run = client.create_run(
+                    experiment_id(experiment, tracking_uri=tracking_uri), tags=texts, run_name=run_name
+                )
+            else:
+                client.update_run(run_id, status="RUNNING")
+                run = client.get_run(run_id)
+        except MlflowException as error:
+            what = f"cannot resume run {run_id}" if run_id else "cannot start a run"
+            raise UserError(f"{what} in {without_password(tracking_uri)}: {one_line(error)}") from None
+        log = cls(
+            Journal(journal / run.info.run_id),
+            run_id=run.info.run_id,
+            experiment_id=run.info.experiment_id,
+            tracking_uri=tracking_uri,
+        )
+        if run_id is None:
+            log._append(
+                "run",
+                run_id=log.run_id,
+                experiment_id=log.experiment_id,
+                tracking_uri=without_password(tracking_uri),
+            )
+        else:
+            log._append("tags", values=texts)
+        log.log_params(params)
+        return log
+
+    def log_params(self, params: Mapping[str, Any]) -> None:
+        """Log settings, which can be set once; values become text."""
+        self._append("params", values={key: str(value)[:LONGEST_PARAM] for key, value in params.items()})
+
+    def set_tags(self, tags: Mapping[str, Any]) -> None:
+        """Set or replace tags; values become text."""
+        self._append("tags", values={key: str(value)[:LONGEST_TAG] for key, value in tags.items()})
+
+    def log_metrics(self, metrics: Mapping[str, float], step: int) -> None:
+        """Log numbers at `step` (an epoch). Each metric has one value a step: the first one logged stays.
+
+        A resumed run repeats the epoch it was killed in; the rule above keeps that from doubling points.
+        """
+        new = {key: float(value) for key, value in metrics.items() if self._is_new(key, step)}
+        if new:
+            self._append("metrics", step=step, values=new)
+
+    def log_image(self, image: np.ndarray, key: str, step: int) -> None:
+        """Log a picture for the UI's image grid, one card a key, with a slider over the steps.
+
+        Args:
+            image: uint8, (H, W, 3), RGB. Squares of 384 or more fill a card; wide ones are cut off.
+            key: Letters, digits, `_-./ `; runs are laid side by side where their keys are equal.
+            step: The epoch. One picture a key and step: the first one logged stays.
+        """
+        if not self._is_new(f"image:{key}", step):
+            return
+        names = media.image_names(key, step=step, milliseconds=_now(), run_id=self.run_id)
+        media.write_image(image, self.journal.files, *names)
+        for name in names:
+            self._append_own_file(name)
+        self.set_tags({"mlflow.loggedImages": True})
+
+    def log_table(self, columns: Mapping[str, Sequence[Any]], name: str) -> None:
+        """Log a table that the UI shows under Artifacts, and beside other runs' tables of the same name.
+
+        Args:
+            columns: Column name → values, equally many: texts, numbers, None, uint8 (H, W, 3) pictures.
+            name: File name without ending.
+        """
+        for file in media.write_table(columns, self.journal.files, name):
+            self._append_own_file(file)
+        if name not in self._tables:
+            self._tables.append(name)
+        listed = [{"path": f"{table}.json", "type": "table"} for table in self._tables]
+        self.set_tags({"mlflow.loggedArtifacts": json.dumps(listed)})
+
+    def log_artifact(self, path: Path, artifact_path: str | None = None) -> None:
+        """Log a file, or a folder's content, under the artifact folder `artifact_path`.
+
+        It is read when it is sent, so it must stay as it is until `finish`.
+        """
+        path = Path(path).absolute()
+        if not path.exists():
+            raise FileNotFoundError(f"no file to log: {path}")
+        # Relative where it can be: an output folder that is moved keeps its unsent files.
+        relative = os.path.relpath(path, self.journal.folder)
+        self._append("file", path=relative, to=artifact_path, own=False)
+
+    def log_dataset(
+        self, name: str, *, source: str, digest: str, profile: Mapping[str, Any], context: Context
+    ) -> None:
+        """Log a dataset that the run reads.
+
+        Args:
+            name: Of the whole, "isic2016" say; the context is appended to it, since MLflow keeps one
+                entry a name and digest.
+            source: Where it comes from: a URL or name, not a path of this machine.
+            digest: Fingerprint of its content; the first 36 characters are kept.
+            profile: Counts and the like, shown as JSON.
+            context: What the run uses it for.
+        """
+        dataset = {
+            "name": f"{name}-{context}",
+            "digest": digest[:36],
+            "source_type": "external",
+            "source": json.dumps({"uri": source}),
+            "profile": json.dumps(dict(profile)),
+        }
+        self._append("dataset", dataset=dataset, context=context)
+
+    def ui_hint(self) -> str:
+        """The command that opens the UI, and this run's address in it."""
+        return ui_hint(self.tracking_uri, experiment_id=self.experiment_id, run_id=self.run_id)
+
+    def finish(self, status: Status = "FINISHED", *, timeout: float = CLOSE_SECONDS) -> bool:
+        """End the run and send the rest, for at most `timeout` seconds.
+
+        Returns:
+            True: all has arrived. False: a line on stderr says how to send the rest later.
+        """
+        if self._finished:
+            return self.journal.sent >= self.journal.size
+        self._finished = True
+        self._append("end", status=status)
+        arrived = self._sender.close(timeout)
+        if not arrived:
+            logger.warning(
+                "MLflow has not taken all of run %s (%s); send the rest later: python -m isic_smp.sync %s",
+                self.run_id,
+                self._sender.problem or "too slow",
+                self.journal.folder,
+            )
+        return arrived
+
+    def __enter__(self) -> "RunLog":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        stopped = kind is not None and issubclass(kind, KeyboardInterrupt)
+        self.finish("FINISHED" if kind is None else "KILLED" if stopped else "FAILED")
+
+    def _append(self, kind: str, **fields: Any) -> None:
+        try:
+            self.journal.append({"kind": kind, "time": _now(), **fields})
+        except OSError as error:
+            raise UserError(
+                f"cannot write the run's journal {self.journal.path}: {error.strerror}; "
+                "make room and resume the run"
+            ) from None
+        self._sender.wake()
+
+    def _append_own_file(self, name: str) -> None:
+        self._append("file", path=f"files/{name}", to=name.rpartition("/")[0] or None, own=True)
+
+    def _is_new(self, key: str, step: int) -> bool:
+        if (key, step) in self._logged:
+            return False
+        self._logged.add((key, step))
+        return True
+
+    def _recall(self) -> None:
+        """Learn from the journal of a resumed run what it has logged."""
+        for entry, _ in self.journal.entries():
+            if entry["kind"] == "metrics":
+                self._logged.update((key, entry["step"]) for key in entry["values"])
+            elif entry["kind"] == "file" and (key_step := media.image_key(entry["path"])):
+                self._logged.add(key_step)
+
+
+def _now() -> int:
+    return int(time.time() * 1000)
+
+
+def _user() -> str:
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):  # a container's user without a name
+        return "unknown"
