@@ -1,1 +1,1 @@
-"""Networks: truncated MobileNet encoders, the up-convolution decoder, encoder weights. Imports nothing of the project but errors."""
+"""Networks: truncated MobileNet encoders, the up-convolution decoder, encoder weights."""

@@ -51,7 +51,7 @@ class EncoderName:
     same_padding: bool
     """Whether a symmetrically padded network is to be padded as TensorFlow pads."""
     strides: tuple[int, ...]
-    """Strides of the maps that the cut offers, fine to coarse, e.g. (2, 4, 8, 16). The image itself is not one."""
+    """Strides of the maps that the cut offers, fine to coarse, e.g. (2, 4, 8, 16)."""
 
     def __str__(self) -> str:
         return f"trunc-{self.timm_name}-s{self.cut}" + ("-same" if self.same_padding else "")
