@@ -1,0 +1,176 @@
+"""`UpConvNet`: a truncated MobileNet and a decoder of transposed convolutions, as an smp architecture.
+
+Example:
+    >>> import torch
+    >>> import segmentation_models_pytorch as smp
+    >>> import isic_smp.plugin
+    >>> model = smp.create_model("upconvnet", encoder_name="trunc-mobilenetv2_100-s4", encoder_weights=None)
+    >>> model(torch.zeros(1, 3, 128, 128)).shape
+    torch.Size([1, 1, 128, 128])
+"""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from segmentation_models_pytorch.base import ClassificationHead, SegmentationHead, SegmentationModel
+from segmentation_models_pytorch.base.hub_mixin import supports_config_loading
+
+from isic_smp.errors import UserError
+from isic_smp.models.decoder import UpConvDecoder, default_channels
+from isic_smp.models.encoder import TruncatedMobileNet
+from isic_smp.models.families import parse_encoder_name
+from isic_smp.models.weights import fill, padded_for, resolve_encoder_weights
+
+
+class UpConvNet(SegmentationModel):
+    """Steps of [ConvTranspose2d ×2, Conv2d, ReLU] on a truncated MobileNet; bilinear upsampling does the rest.
+
+    Args:
+        encoder_name: `trunc-<timm MobileNet>-s<last block stage kept>`. Where the weights need it, the encoder
+            becomes its `-same` twin, and the model's `config` says so.
+        encoder_depth: How many halvings of the encoder are used; default: all that the cut has.
+        encoder_weights: "imagenet", "none" or None, or the path of a `.safetensors` file with its `.json`
+            beside it (`isic_smp.models.weights`).
+        decoder_depth: Number of decoder steps, from 1 to `encoder_depth`; default: `encoder_depth`.
+        decoder_channels: Channels of each step, coarse to fine; default: 128, 64, 32, 16 from stride 8 to 1.
+        decoder_norm: BatchNorm in the decoder.
+        skip_connections: Hand the encoder's finer maps to the decoder.
+        in_channels: Channels of the image.
+        classes: Channels of the output.
+        activation: Applied to the output, as smp's architectures have it; None: logits.
+        aux_params: Make a classification head on the encoder's coarsest map, as smp's architectures do.
+        mean: Channel means of pixels in 0..1; default: what the encoder's weights were trained with.
+        std: Channel standard deviations, likewise.
+
+    Raises:
+        UserError: impossible settings, or weights that cannot be had or do not fit.
+
+    Inputs are (B, in_channels, H, W), normalised as (pixel / 255 - mean) / std, H and W multiples of the
+    encoder's output stride. Outputs are (B, classes, H, W), and (B, aux classes) with `aux_params`.
+    """
+
+    __jit_unused_properties__ = ("mean", "std")
+
+    @supports_config_loading
+    def __init__(
+        self,
+        encoder_name: str = "trunc-mobilenetv2_100-s4",
+        encoder_depth: int | None = None,
+        encoder_weights: str | Path | None = "imagenet",
+        decoder_depth: int | None = None,
+        decoder_channels: Sequence[int] | None = None,
+        decoder_norm: bool = True,
+        skip_connections: bool = True,
+        in_channels: int = 3,
+        classes: int = 1,
+        activation: str | Callable[..., Any] | None = None,
+        aux_params: dict[str, Any] | None = None,
+        mean: Sequence[float] | None = None,
+        std: Sequence[float] | None = None,
+    ) -> None:
+        super().__init__()
+        if classes < 1:
+            raise UserError(f"classes must be at least 1, got {classes}")
+        weights = resolve_encoder_weights(encoder_weights, parse_encoder_name(encoder_name).timm_name)
+        name = parse_encoder_name(padded_for(encoder_name, weights))
+        depth = len(name.strides) if encoder_depth is None else encoder_depth
+        self.encoder = TruncatedMobileNet(
+            timm_name=name.timm_name, cut=name.cut, same_padding=name.same_padding, depth=depth
+        )
+        channels = _decoder_channels(depth, decoder_depth, decoder_channels)
+        self.encoder.set_in_channels(in_channels, pretrained=False)
+        fill(self.encoder, weights)
+
+        self.decoder = UpConvDecoder(
+            self.encoder.out_channels, channels, norm=decoder_norm, skip_connections=skip_connections
+        )
+        self.segmentation_head = SegmentationHead(
+            channels[-1],
+            classes,
+            kernel_size=3,
+            activation=activation,
+            upsampling=2 ** (depth - len(channels)),
+        )
+        self.classification_head = (
+            None if aux_params is None else ClassificationHead(self.encoder.out_channels[-1], **aux_params)
+        )
+        self.name = f"upconvnet-{name}"
+        self.initialize()
+
+        # A saved model is built from its config: it must need no network, and not lose its normalisation.
+        self.config.update(encoder_name=str(name), encoder_weights=None)
+        self.set_normalisation(
+            _by_channel(weights.mean, in_channels) if mean is None else mean,
+            _by_channel(weights.std, in_channels) if std is None else std,
+        )
+
+    @property
+    def mean(self) -> tuple[float, ...]:
+        """What is subtracted from pixels in 0..1, a channel each."""
+        return tuple(self.config["mean"])
+
+    @property
+    def std(self) -> tuple[float, ...]:
+        """What the difference is divided by, a channel each."""
+        return tuple(self.config["std"])
+
+    def set_normalisation(self, mean: Sequence[float], std: Sequence[float]) -> None:
+        """Say how the inputs are normalised; saved with the model.
+
+        Args:
+            mean: Channel means of pixels in 0..1; three for red, green and blue, or one a channel.
+            std: Channel standard deviations, likewise.
+
+        Raises:
+            UserError: another number of values, or a standard deviation that is not above 0.
+        """
+        channels = self.encoder.out_channels[0]
+        for name, values in (("mean", mean), ("std", std)):
+            if len(values) != channels:
+                raise UserError(
+                    f"{name} must hold {channels} numbers, one an input channel, got {tuple(values)}"
+                )
+        if min(std) <= 0:
+            raise UserError(f"std must hold numbers above 0, got {tuple(std)}")
+        self.config.update(mean=[float(v) for v in mean], std=[float(v) for v in std])
+
+    def train(self, mode: bool = True) -> "UpConvNet":
+        """As torch's, but a frozen encoder stays in evaluation mode, all of it.
+
+        smp leaves a frozen encoder in the mode that it is in, dropout and drop-path switched on for good.
+        """
+        super().train(mode)
+        if self._is_encoder_frozen:
+            self.encoder.eval()
+        return self
+
+    def _set_encoder_trainable(self, mode: bool) -> None:
+        """What smp's `freeze_encoder` and `unfreeze_encoder` call."""
+        super()._set_encoder_trainable(mode)
+        self.encoder.train(mode and self.training)
+
+
+def _decoder_channels(depth: int, steps: int | None, channels: Sequence[int] | None) -> tuple[int, ...]:
+    """The channels of each decoder step, checked."""
+    if steps is None:
+        steps = depth
+    if not 1 <= steps <= depth:
+        raise UserError(f"decoder_depth must be from 1 to {depth}, the encoder's depth, got {steps}")
+    if channels is None:
+        return default_channels(depth, steps)
+    if len(channels) != steps or min(channels) < 1:
+        raise UserError(
+            f"decoder_channels must be {steps} positive numbers, one a decoder step, got {tuple(channels)}"
+        )
+    return tuple(channels)
+
+
+def _by_channel(values: Sequence[float], channels: int) -> list[float]:
+    """Values for red, green and blue as values for `channels` channels, as the stem's filters are adapted.
+
+    One channel stands for all three, and gets their average; more than three go round.
+    """
+    if channels == 1:
+        return [sum(values) / len(values)]
+    return [values[i % len(values)] for i in range(channels)]
