@@ -1,0 +1,78 @@
+"""A data set's identity: one digest over the content of its files, whatever their folder is called."""
+
+import hashlib
+import json
+import os
+import tempfile
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+from isic_smp.data.pairs import Pair
+from isic_smp.errors import UserError
+
+
+def fingerprint(splits: Mapping[str, Sequence[Pair]], *, cache_dir: Path | None = None) -> str:
+    """SHA-256, as 64 hex digits, over every split's name, ids, and contents of images and masks.
+
+    Moving or renaming the folder leaves it as it is; another byte in a file, another id, or a pair
+    in another split changes it.
+
+    Args:
+        splits: pairs by split name.
+        cache_dir: keeps the digests of files by path, length and modification time in
+            `file_digests.json` there, so that they are read again only when they have changed.
+
+    Raises:
+        UserError: a file that cannot be read.
+    """
+    files = [path for pairs in splits.values() for pair in pairs for path in (pair.image, pair.mask)]
+    digests = _digests(files, cache_dir / "file_digests.json" if cache_dir else None)
+    total = hashlib.sha256()
+    for name in sorted(splits):
+        for pair in sorted(splits[name], key=lambda pair: pair.id):
+            total.update(f"{name} {pair.id} {digests[pair.image]} {digests[pair.mask]}\n".encode())
+    return total.hexdigest()
+
+
+def _digests(files: Sequence[Path], cache: Path | None) -> dict[Path, str]:
+    known = _load(cache)
+    keys = {path: _key(path) for path in files}
+    new = [path for path in files if keys[path] not in known]
+    with ThreadPoolExecutor() as pool:  # hashlib lets go of the interpreter lock
+        known.update(zip((keys[path] for path in new), pool.map(_digest, new), strict=True))
+    if cache and new:
+        _save(cache, known)
+    return {path: known[key] for path, key in keys.items()}
+
+
+def _key(path: Path) -> str:
+    try:
+        status = path.stat()
+    except OSError as error:
+        raise UserError(f"cannot read {path}: {error.strerror}") from None
+    return f"{os.path.abspath(path)} {status.st_size} {status.st_mtime_ns}"  # noqa: PTH100 (10 × faster, no resolving)
+
+
+def _digest(path: Path) -> str:
+    try:
+        with path.open("rb") as stream:
+            return hashlib.file_digest(stream, "sha256").hexdigest()
+    except OSError as error:
+        raise UserError(f"cannot read {path}: {error.strerror}") from None
+
+
+def _load(cache: Path | None) -> dict[str, str]:
+    try:
+        known = json.loads(cache.read_text(encoding="utf-8")) if cache else {}
+    except (OSError, ValueError):
+        return {}  # not there yet, or damaged: it is made again
+    return known if isinstance(known, dict) else {}
+
+
+def _save(cache: Path, known: Mapping[str, str]) -> None:
+    cache.parent.mkdir(parents=True, exist_ok=True)
+    # Renamed when complete, so that processes that start together never read half a file.
+    with tempfile.NamedTemporaryFile("w", encoding="utf-8", dir=cache.parent, delete=False) as stream:
+        json.dump(known, stream)
+    Path(stream.name).replace(cache)
