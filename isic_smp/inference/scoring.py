@@ -1,0 +1,135 @@
+"""Scoring a predictor on images and masks: one pass over the files, in flat memory."""
+
+import os
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from itertools import islice
+from typing import NamedTuple, TypeVar
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from isic_smp.data.pairs import Pair, read_pair
+from isic_smp.data.resize import resize_image, resize_mask, upsample_probabilities
+from isic_smp.errors import UserError
+from isic_smp.inference.predictor import Predictor
+from isic_smp.inference.scores import Scores
+from isic_smp.training.metrics import confusion
+
+T = TypeVar("T")
+R = TypeVar("R")
+
+MaskSink = Callable[[Pair, np.ndarray], None]
+"""Takes a pair and the predicted mask, bool (H, W), at the image's own size."""
+
+
+class _Example(NamedTuple):
+    """A pair, read: small pixels for the network, and the own-size truth at one bit a pixel.
+
+    A batch of camera pictures' masks would otherwise fill a gigabyte while it waits for the network.
+    """
+
+    pair: Pair
+    image: np.ndarray
+    truth: np.ndarray
+    own_size: tuple[int, int]
+    own_truth_bits: np.ndarray
+
+    def own_truth(self) -> np.ndarray:
+        height, width = self.own_size
+        bits = np.unpackbits(self.own_truth_bits, count=height * width)
+        return bits.view(np.bool_).reshape(height, width)
+
+
+def score(
+    predictor: Predictor,
+    pairs: Sequence[Pair],
+    *,
+    batch_size: int = 32,
+    binarize_masks: bool = False,
+    loss: nn.Module | None = None,
+    on_mask: MaskSink | None = None,
+    progress: Callable[[int], None] | None = None,
+) -> Scores:
+    """Predict every pair and compare with its mask, at the network's size and at the image's own.
+
+    At the network's size, the truth is resized as in training. At its own size, the probabilities
+    are enlarged bilinearly, then thresholded, and the truth is as it is on disk. Files are read,
+    and own-size pixels counted, on other threads while the network runs.
+
+    Args:
+        predictor: the model to score.
+        pairs: images with masks, at least one.
+        batch_size: images in the network at once.
+        binarize_masks: take masks with grey values, as `read_mask` does.
+        loss: computed on logits and truth at the network's size; its mean over the images.
+        on_mask: given each predicted mask at own size; called from several threads at once.
+        progress: told after each batch how many images it held.
+
+    Raises:
+        UserError: no pairs, or a file that cannot be used.
+    """
+    if not pairs:
+        raise UserError("there are no images to score")
+    size, threshold = predictor.preprocessing.size, predictor.preprocessing.threshold
+    network_counts, losses = [], []
+    own: list[tuple[tuple[int, int], Future[Tensor]]] = []
+
+    def read(pair: Pair) -> _Example:
+        image, mask = read_pair(pair, binarize_masks=binarize_masks)
+        small = resize_image(image, size), resize_mask(mask, size)
+        return _Example(pair, *small, mask.shape, np.packbits(mask))
+
+    def count_own(example: _Example, probabilities: np.ndarray) -> Tensor:
+        mask = upsample_probabilities(probabilities, example.own_size) > threshold
+        if on_mask is not None:
+            on_mask(example.pair, mask)
+        return confusion(torch.from_numpy(mask)[None], torch.from_numpy(example.own_truth())[None])
+
+    with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
+        for examples in _batches(_in_order(pool, read, pairs, ahead=batch_size), batch_size):
+            logits = predictor.logits(np.stack([e.image for e in examples]))
+            truth = torch.from_numpy(np.stack([e.truth for e in examples])).to(logits.device)
+            probabilities = logits.sigmoid().squeeze(1)
+            network_counts.append(confusion(probabilities > threshold, truth.bool()).cpu())
+            if loss is not None:
+                losses.append(loss(logits, truth.unsqueeze(1).float()).item() * len(examples))
+            for _, counted in own[-batch_size:]:
+                counted.result()  # the batch before must be done, or waiting masks would pile up
+            own += [
+                (e.own_size, pool.submit(count_own, e, p))
+                for e, p in zip(examples, probabilities.cpu().numpy(), strict=True)
+            ]
+            if progress is not None:
+                progress(len(examples))
+        return Scores(
+            ids=tuple(pair.id for pair in pairs),
+            sizes=np.array([own_size for own_size, _ in own]),
+            network_counts=torch.cat(network_counts).numpy(),
+            own_counts=torch.cat([counted.result() for _, counted in own]).numpy(),
+            loss=sum(losses) / len(pairs) if loss is not None else None,
+        )
+
+
+def _in_order(
+    pool: ThreadPoolExecutor, work: Callable[[T], R], items: Iterable[T], *, ahead: int
+) -> Iterator[R]:
+    """`work` of each item in order, done on the pool up to `ahead` items before it is asked for."""
+    waiting: deque[Future[R]] = deque()
+    try:
+        for item in items:
+            waiting.append(pool.submit(work, item))
+            if len(waiting) > ahead:
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()
+    finally:
+        for future in waiting:
+            future.cancel()
+
+
+def _batches(items: Iterator[T], size: int) -> Iterator[list[T]]:
+    while batch := list(islice(items, size)):
+        yield batch
