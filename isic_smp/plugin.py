@@ -1,4 +1,4 @@
-"""Importing this module registers the truncated MobileNets and `UpConvNet` with segmentation-models-pytorch (smp).
+"""Importing this module registers the encoders and `UpConvNet` with segmentation-models-pytorch (smp).
 
     import isic_smp.plugin
     import segmentation_models_pytorch as smp

@@ -78,11 +78,11 @@ class TruncatedMobileNet(nn.Module, EncoderMixin):
             i for i, stride in enumerate(self._stage_strides) if stride not in self._stage_strides[i + 1 :]
         ]
 
-        padding = {"pad_type": "same"} if same_padding else {}
-        whole = timm.create_model(timm_name, pretrained=False, num_classes=0, **padding)
-        self.conv_stem = whole.conv_stem
+        padding: dict[str, Any] = {"pad_type": "same"} if same_padding else {}
+        whole: Any = timm.create_model(timm_name, pretrained=False, num_classes=0, **padding)
+        self.conv_stem: nn.Conv2d = whole.conv_stem
         self.bn1 = whole.bn1
-        self.blocks = whole.blocks[:kept]
+        self.blocks: nn.Sequential = whole.blocks[:kept]
         if same_padding or timm_name.startswith("tf_"):
             pad_statically(self)
 
@@ -91,6 +91,11 @@ class TruncatedMobileNet(nn.Module, EncoderMixin):
         self._out_channels = [self._in_channels, *stem_channels, *stage_channels]
         if output_stride != 32:
             self.make_dilated(output_stride)
+
+    @property
+    def out_channels(self) -> list[int]:
+        """Channels of each map that `forward` returns."""
+        return self._out_channels
 
     @property
     def encoder_name(self) -> str:
@@ -190,11 +195,11 @@ class TruncatedMobileNet(nn.Module, EncoderMixin):
         has = len(strides)
         deeper = f", or cut {self._name.timm_name} deeper" if has < min(self._depth, 5) else ""
         raise UserError(
-            f"{self.encoder_name} has depth 1 to {has} (output stride {strides[-1]}), got {self._depth}: pass "
-            f"encoder_depth={has}, with {has} decoder_channels where there is one a step{deeper}"
+            f"{self.encoder_name} has depth 1 to {has} (output stride {strides[-1]}), got {self._depth}: "
+            f"pass encoder_depth={has}, with {has} decoder_channels where there is one a step{deeper}"
         )
 
 
-def _channels(stage: nn.Sequential) -> int:
+def _channels(stage: nn.Module) -> int:
     """Output channels of a block stage: those of its last block's last convolution."""
     return [layer for layer in stage.modules() if isinstance(layer, nn.Conv2d)][-1].out_channels

@@ -9,6 +9,7 @@ Example:
     torch.Size([1, 1, 128, 128])
 """
 
+import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -24,11 +25,11 @@ from isic_smp.models.weights import fill, padded_for, resolve_encoder_weights
 
 
 class UpConvNet(SegmentationModel):
-    """Steps of [ConvTranspose2d ×2, Conv2d, ReLU] on a truncated MobileNet; bilinear upsampling does the rest.
+    """Steps of [ConvTranspose2d ×2, Conv2d, ReLU] on a truncated MobileNet; what is left is bilinear.
 
     Args:
-        encoder_name: `trunc-<timm MobileNet>-s<last block stage kept>`. Where the weights need it, the encoder
-            becomes its `-same` twin, and the model's `config` says so.
+        encoder_name: `trunc-<timm MobileNet>-s<last block stage kept>`. Where the weights need it, the
+            encoder becomes its `-same` twin, and the model's `config` says so.
         encoder_depth: How many halvings of the encoder are used; default: all that the cut has.
         encoder_weights: "imagenet", "none" or None, or the path of a `.safetensors` file with its `.json`
             beside it (`isic_smp.models.weights`).
@@ -100,10 +101,7 @@ class UpConvNet(SegmentationModel):
 
         # A saved model is built from its config: it must need no network, and not lose its normalisation.
         self.config.update(encoder_name=str(name), encoder_weights=None)
-        self.set_normalisation(
-            _by_channel(weights.mean, in_channels) if mean is None else mean,
-            _by_channel(weights.std, in_channels) if std is None else std,
-        )
+        self.set_normalisation(weights.mean if mean is None else mean, weights.std if std is None else std)
 
     @property
     def mean(self) -> tuple[float, ...]:
@@ -119,21 +117,23 @@ class UpConvNet(SegmentationModel):
         """Say how the inputs are normalised; saved with the model.
 
         Args:
-            mean: Channel means of pixels in 0..1; three for red, green and blue, or one a channel.
+            mean: Channel means of pixels in 0..1, one for each of `in_channels`. Three, for red, green and
+                blue, are adapted to another number of channels as the stem's filters are.
             std: Channel standard deviations, likewise.
 
         Raises:
             UserError: another number of values, or a standard deviation that is not above 0.
         """
         channels = self.encoder.out_channels[0]
-        for name, values in (("mean", mean), ("std", std)):
-            if len(values) != channels:
+        means, stds = _by_channel(mean, channels), _by_channel(std, channels)
+        for name, values, given in (("mean", means, mean), ("std", stds, std)):
+            if len(values) != channels or not all(map(math.isfinite, values)):
                 raise UserError(
-                    f"{name} must hold {channels} numbers, one an input channel, got {tuple(values)}"
+                    f"{name} must be {channels} numbers, one an input channel, got {tuple(given)}"
                 )
-        if min(std) <= 0:
-            raise UserError(f"std must hold numbers above 0, got {tuple(std)}")
-        self.config.update(mean=[float(v) for v in mean], std=[float(v) for v in std])
+        if min(stds) <= 0:
+            raise UserError(f"std must be numbers above 0, got {tuple(std)}")
+        self.config.update(mean=means, std=stds)
 
     def train(self, mode: bool = True) -> "UpConvNet":
         """As torch's, but a frozen encoder stays in evaluation mode, all of it.
@@ -171,6 +171,7 @@ def _by_channel(values: Sequence[float], channels: int) -> list[float]:
 
     One channel stands for all three, and gets their average; more than three go round.
     """
-    if channels == 1:
-        return [sum(values) / len(values)]
-    return [values[i % len(values)] for i in range(channels)]
+    numbers = [float(value) for value in values]
+    if len(numbers) != 3 or channels == 3:
+        return numbers
+    return [sum(numbers) / 3] if channels == 1 else [numbers[i % 3] for i in range(channels)]

@@ -11,7 +11,6 @@ Pickled weights (`.pth`, `.bin`) can run code when they are opened and are refus
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import timm
 import torch
@@ -24,6 +23,7 @@ from isic_smp.models.encoder import TruncatedMobileNet
 from isic_smp.models.families import encoder_name, has_same_twin, parse_encoder_name
 from isic_smp.models.weights_file import described_weights, read_tensors, sha256_of
 
+_RGB = tuple[float, float, float]
 _HUB_FILE = "model.safetensors"
 _HUB_SECONDS = 5.0
 _CHOICES = "encoder weights are imagenet, none, or a .safetensors file with its .json beside it"
@@ -35,9 +35,9 @@ class EncoderWeights:
 
     state_dict: dict[str, torch.Tensor] | None
     """By timm's keys; None: the encoder starts from chance."""
-    mean: tuple[float, float, float]
+    mean: _RGB
     """RGB mean that is subtracted from pixels in 0..1."""
-    std: tuple[float, float, float]
+    std: _RGB
     """RGB standard deviation that the difference is divided by."""
     same_padding: bool
     """Whether a network that timm pads symmetrically must be padded as TensorFlow does."""
@@ -59,8 +59,7 @@ def resolve_encoder_weights(spec: str | Path | None, timm_name: str) -> EncoderW
             (within seconds), or the file is damaged, pickled, or without its `.json`.
     """
     if spec is None or spec == "none":
-        config = timm.get_pretrained_cfg(timm_name)
-        return EncoderWeights(None, _triple(config.mean), _triple(config.std), False, "none", None)
+        return EncoderWeights(None, *_normalisation(timm_name), False, "none", None)
     if spec == "imagenet":
         return _from_hub(timm_name)
     return _from_file(Path(spec), timm_name)
@@ -68,7 +67,8 @@ def resolve_encoder_weights(spec: str | Path | None, timm_name: str) -> EncoderW
 
 def hub_repository(timm_name: str) -> str | None:
     """The Hugging Face repository of timm's default weights for a network, or None where timm has none."""
-    return timm.get_pretrained_cfg(timm_name).hf_hub_id or None
+    config = timm.get_pretrained_cfg(timm_name)
+    return config.hf_hub_id if config is not None else None
 
 
 def load_encoder_weights(model_or_encoder: nn.Module, spec: str | Path | None) -> EncoderWeights:
@@ -109,8 +109,9 @@ def load_encoder_weights(model_or_encoder: nn.Module, spec: str | Path | None) -
                 f"{encoder.encoder_name}: build the model with encoder_name={twin!r}"
             )
         fill(encoder, weights)
-        if hasattr(model_or_encoder, "set_normalisation"):
-            model_or_encoder.set_normalisation(weights.mean, weights.std)
+        remember = getattr(model_or_encoder, "set_normalisation", None)
+        if remember is not None:  # UpConvNet; smp's own architectures have no place for it
+            remember(weights.mean, weights.std)
     return weights
 
 
@@ -152,13 +153,11 @@ def fill(encoder: TruncatedMobileNet, weights: EncoderWeights) -> None:
 
 
 def _from_hub(timm_name: str) -> EncoderWeights:
-    config = timm.get_pretrained_cfg(timm_name)
     repository = hub_repository(timm_name)
     if repository is None:
         raise UserError(f"timm has no imagenet weights for {timm_name}: take another network; {_CHOICES}")
     path = _cached_or_downloaded(repository)
-    mean, std = _triple(config.mean), _triple(config.std)
-    return EncoderWeights(read_tensors(path), mean, std, False, repository, sha256_of(path))
+    return EncoderWeights(read_tensors(path), *_normalisation(timm_name), False, repository, sha256_of(path))
 
 
 def _cached_or_downloaded(repository: str) -> Path:
@@ -195,6 +194,8 @@ def _from_file(path: Path, timm_name: str) -> EncoderWeights:
     return EncoderWeights(state_dict, about.mean, about.std, same_padding, path.name, about.sha256)
 
 
-def _triple(values: Any) -> tuple[float, float, float]:
-    red, green, blue = map(float, values)
-    return red, green, blue
+def _normalisation(timm_name: str) -> tuple[_RGB, _RGB]:
+    """Mean and standard deviation that timm's default weights of a network were trained with."""
+    config = timm.get_pretrained_cfg(timm_name)
+    assert config is not None, f"timm knows no {timm_name}"
+    return (*config.mean[:3],), (*config.std[:3],)
