@@ -1,0 +1,161 @@
+"""Pictures: of predictions, as uint8 arrays (H, W, 3) in RGB, and of numbers, as PNG files.
+
+All are square: MLflow's cards cut off what is wide. The two contours differ in brightness as well as
+in hue, so they can be told apart with any colour vision, and the wide one under the narrow one stays
+visible where they run together.
+"""
+
+import math
+from collections.abc import Sequence
+
+import cv2
+import numpy as np
+from PIL import Image, ImageDraw, ImageFont
+
+from isic_smp.tracking.plots import curves, dice_histogram
+
+__all__ = ["case_grid", "curves", "dice_histogram", "overlay", "panel"]
+
+TRUTH = (0, 190, 255)
+PREDICTION = (255, 225, 0)
+FALSE_POSITIVE = (230, 120, 0)  # orange and blue, of the palette of Okabe and Ito
+FALSE_NEGATIVE = (40, 140, 255)
+PAPER, INK = (24, 24, 24), (255, 255, 255)
+
+Colour = tuple[int, int, int]
+
+
+def overlay(
+    image: np.ndarray,
+    truth: np.ndarray,
+    probability: np.ndarray,
+    caption: str = "",
+    *,
+    threshold: float = 0.5,
+    side: int = 384,
+) -> np.ndarray:
+    """The image with the true outline (blue, wide) and the predicted one (yellow, narrow).
+
+    Args:
+        image: uint8 (H, W, 3), RGB.
+        truth: (H, W), 0 or 1.
+        probability: float (H, W), 0 to 1.
+        caption: Put before the scores, under the picture.
+        threshold: A pixel is predicted lesion where its probability is above this.
+        side: Side of the result in pixels. The image keeps its proportions.
+
+    Returns:
+        uint8 (side, side, 3).
+    """
+    picture, truth_large, probability_large = _enlarge(image, truth, probability, side)
+    _contour(picture, truth_large > 0.5, TRUTH, max(3, side // 80))
+    _contour(picture, probability_large > threshold, PREDICTION, max(1, side // 192))
+    words = f"{caption}  " if caption else ""
+    words += _say_scores(truth > 0, probability > threshold)
+    return _captioned(picture, [(words, INK), ("  truth", TRUTH), ("  prediction", PREDICTION)], side)
+
+
+def panel(
+    image: np.ndarray,
+    truth: np.ndarray,
+    probability: np.ndarray,
+    caption: str = "",
+    *,
+    threshold: float = 0.5,
+    side: int = 512,
+) -> np.ndarray:
+    """Image, truth, prediction and difference, two by two.
+
+    The prediction is shown as the probability (black 0, white 1) with its outline; the difference
+    has what was drawn too much in orange and what was missed in blue.
+
+    Args and result: as of `overlay`.
+    """
+    tile = side // 2 - 2
+    picture, truth_large, probability_large = _enlarge(image, truth, probability, tile)
+    is_lesion, is_predicted = truth_large > 0.5, probability_large > threshold
+    grey = np.repeat((probability_large * 255).astype(np.uint8)[..., None], 3, axis=2)
+    _contour(grey, is_predicted, PREDICTION, max(1, tile // 192))
+    white = np.repeat(is_lesion.astype(np.uint8)[..., None] * 255, 3, axis=2)
+    difference = (picture // 3 + 20).astype(np.uint8)
+    difference[is_lesion & is_predicted] = (picture[is_lesion & is_predicted] // 2 + 110).astype(np.uint8)
+    difference[is_predicted & ~is_lesion] = FALSE_POSITIVE
+    difference[is_lesion & ~is_predicted] = FALSE_NEGATIVE
+    tiles: list[tuple[np.ndarray, list[tuple[str, Colour]]]] = [
+        (picture, [(caption or "image", INK)]),
+        (white, [("truth", INK)]),
+        (grey, [(f"prediction  {_say_scores(truth > 0, probability > threshold)}", INK)]),
+        (difference, [("difference: ", INK), ("too much", FALSE_POSITIVE), ("  missed", FALSE_NEGATIVE)]),
+    ]
+    return case_grid([_captioned(square, words, tile) for square, words in tiles])
+
+
+def case_grid(pictures: Sequence[np.ndarray], *, gap: int = 4) -> np.ndarray:
+    """Pictures of one size in a grid as square as possible, read like text.
+
+    Args:
+        pictures: uint8 (H, W, 3) each, all of one size.
+        gap: Pixels between two of them.
+
+    Returns:
+        uint8 picture.
+    """
+    columns = math.ceil(math.sqrt(len(pictures)))
+    rows = math.ceil(len(pictures) / columns)
+    height, width = pictures[0].shape[:2]
+    grid = np.full((rows * (height + gap) - gap, columns * (width + gap) - gap, 3), PAPER, np.uint8)
+    for i, picture in enumerate(pictures):
+        top, left = i // columns * (height + gap), i % columns * (width + gap)
+        grid[top : top + height, left : left + width] = picture
+    return grid
+
+
+def _strip_height(side: int) -> int:
+    return side // 14
+
+
+def _enlarge(
+    image: np.ndarray, truth: np.ndarray, probability: np.ndarray, side: int
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """All three so large that they just fit above the caption: outlines drawn at that size are smooth."""
+    height, width = image.shape[:2]
+    scale = min(side / width, (side - _strip_height(side)) / height)
+    size = (max(1, round(width * scale)), max(1, round(height * scale)))
+    how = cv2.INTER_AREA if scale < 1 else cv2.INTER_CUBIC
+    mask = cv2.resize((truth > 0).astype(np.float32), size, interpolation=cv2.INTER_LINEAR)
+    chance = cv2.resize(probability.astype(np.float32), size, interpolation=cv2.INTER_LINEAR)
+    return cv2.resize(image, size, interpolation=how), mask, chance
+
+
+def _contour(picture: np.ndarray, mask: np.ndarray, colour: Colour, width: int) -> None:
+    """Draw the outline of `mask` into `picture`, on a dark rim that keeps it visible on bright skin."""
+    lines, _ = cv2.findContours(mask.astype(np.uint8), cv2.RETR_LIST, cv2.CHAIN_APPROX_NONE)
+    cv2.drawContours(picture, lines, -1, PAPER, width + 2, cv2.LINE_AA)
+    cv2.drawContours(picture, lines, -1, colour, width, cv2.LINE_AA)
+
+
+def _captioned(picture: np.ndarray, words: Sequence[tuple[str, Colour]], side: int) -> np.ndarray:
+    """`picture` in the middle of a square, coloured words under it."""
+    strip = _strip_height(side)
+    square = np.full((side, side, 3), PAPER, np.uint8)
+    height, width = picture.shape[:2]
+    top, left = (side - strip - height) // 2, (side - width) // 2
+    square[top : top + height, left : left + width] = picture
+    text = "".join(word for word, _ in words)
+    size = strip * 0.66
+    while ImageFont.load_default(size).getlength(text) > side - size and size > 6:
+        size -= 0.5
+    font = ImageFont.load_default(size)
+    canvas = Image.fromarray(square)
+    draw, at = ImageDraw.Draw(canvas), size / 2
+    for word, colour in words:
+        draw.text((at, side - strip / 2), word, fill=colour, font=font, anchor="lm")
+        at += font.getlength(word)
+    return np.asarray(canvas)
+
+
+def _say_scores(truth: np.ndarray, predicted: np.ndarray) -> str:
+    """Dice and IoU of two masks; 1 where both are empty."""
+    both, total = int((truth & predicted).sum()), int(truth.sum()) + int(predicted.sum())
+    dice, iou = (2 * both / total, both / (total - both)) if total else (1.0, 1.0)
+    return f"Dice {dice:.3f}  IoU {iou:.3f}"
