@@ -75,9 +75,7 @@ class PixelCache:
         Returns:
             RGB images, uint8 (B, size, size, 3), and masks, uint8 (B, size, size) of 0 and 1.
         """
-        wanted = np.asarray(indices, dtype=np.int64)
-        if wanted.size and (wanted.min() < 0 or wanted.max() >= len(self)):
-            raise IndexError(f"indices {wanted.min()} to {wanted.max()}: the cache holds {len(self)} pairs")
+        wanted = self._checked(indices)
         images = np.empty((len(wanted), self.size, self.size, 3), np.uint8)
         masks = np.empty((len(wanted), self.size, self.size), np.uint8)
         start = 0
@@ -86,12 +84,29 @@ class PixelCache:
         for stop in [*breaks.tolist(), len(wanted)]:
             while start < stop:
                 until = min(stop, start + _LARGEST_RUN)
-                buffers = [part for i in range(start, until) for part in (images[i], masks[i])]
-                got = os.preadv(self._file, buffers, int(wanted[start]) * self._record)
-                if got != (until - start) * self._record:
-                    raise UserError(f"the pixel cache {self.folder} was cut short; delete that folder")
+                buffers = [part for i in range(start, until) for part in (images[i].data, masks[i].data)]
+                self._fill(buffers, int(wanted[start]) * self._record)
                 start = until
         return images, masks
+
+    def read_masks(self, indices: Sequence[int] | np.ndarray) -> np.ndarray:
+        """The masks alone, as `read` returns them."""
+        wanted = self._checked(indices)
+        masks = np.empty((len(wanted), self.size, self.size), np.uint8)
+        for mask, index in zip(masks, wanted.tolist(), strict=True):
+            self._fill([mask.data], index * self._record + 3 * self.size**2)
+        return masks
+
+    def _checked(self, indices: Sequence[int] | np.ndarray) -> np.ndarray:
+        wanted = np.asarray(indices, dtype=np.int64)
+        if wanted.size and (wanted.min() < 0 or wanted.max() >= len(self)):
+            raise IndexError(f"indices {wanted.min()} to {wanted.max()}: the cache holds {len(self)} pairs")
+        return wanted
+
+    def _fill(self, buffers: list[memoryview], offset: int) -> None:
+        """Fill the buffers, one after the other, from the file."""
+        if os.preadv(self._file, buffers, offset) != sum(buffer.nbytes for buffer in buffers):
+            raise UserError(f"the pixel cache {self.folder} was cut short; delete that folder")
 
 
 def open_pixel_cache(
