@@ -13,7 +13,7 @@ import numpy as np
 from isic_smp.data.draws import uniforms
 
 _DIHEDRAL, _AFFINE, _COLOUR = 1, 2, 3  # purposes of draws
-_TURNS = (None, cv2.ROTATE_90_COUNTERCLOCKWISE, cv2.ROTATE_180, cv2.ROTATE_90_CLOCKWISE)
+_TURNS = {1: cv2.ROTATE_90_COUNTERCLOCKWISE, 2: cv2.ROTATE_180, 3: cv2.ROTATE_90_CLOCKWISE}
 
 # Greatest change at strength 1; of factors the logarithm, so that halving is as likely as doubling.
 _ROTATION = np.pi / 4  # with the quarter turns, every angle

@@ -23,8 +23,8 @@ import filelock
 import numpy as np
 from tqdm import tqdm
 
-from isic_smp.data.pairs import Pair, read_pair
-from isic_smp.data.resize import resize_image, resize_mask
+from isic_smp.data.pairs import Pair
+from isic_smp.data.resized import read_resized
 from isic_smp.errors import UserError
 
 FORMAT = 1
@@ -197,9 +197,8 @@ def _build(
     def decode(start: int) -> int:
         chunk = pairs[start : start + _CHUNK]
         for index, pair in enumerate(chunk, start):
-            image, mask = read_pair(pair, binarize_masks=binarize_masks)
-            original_sizes[index] = mask.shape
-            pixels = resize_image(image, size).tobytes() + resize_mask(mask, size).tobytes()
+            image, mask, original_sizes[index] = read_resized(pair, size, binarize_masks=binarize_masks)
+            pixels = image.tobytes() + mask.tobytes()
             if os.pwrite(file, pixels, index * record) != record:
                 raise OSError("No space left on device")
         return len(chunk)
