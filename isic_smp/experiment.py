@@ -243,7 +243,7 @@ def _batches(
     except Unbankable as reason:
         if recipe.freeze and recipe.feature_bank != "off":
             say(f"no feature bank, every step goes through the encoder: {reason}")
-    augmenter = Augmenter(flips=recipe.flips, affine=recipe.affine, colour=recipe.colour, size=recipe.size)
+    augmenter = Augmenter(flips=recipe.flips, affine=recipe.affine, colour=recipe.colour)
     norm = {"mean": model.mean, "std": model.std}
     return model, PixelBatches(train_cache, order, augmenter=augmenter, **norm), PixelBatches(val_cache, straight, **norm)
 

@@ -109,7 +109,6 @@ def open_feature_bank(
     model: nn.Module,
     cache: PixelCache,
     *,
-    cache_key: str,
     views: int,
     cache_dir: Path,
     device: torch.device,
@@ -118,8 +117,9 @@ def open_feature_bank(
 ) -> FeatureBank:
     """The bank of `cache`'s images through `model`'s encoder, built where it is not on disk yet.
 
+    The pixels and the encoder's weights and settings name the bank, so trials of a sweep share it.
+
     Args:
-        cache_key: stands for the pixels; with the encoder's own weights and settings it names the bank.
         views: 1, or 8 for the dihedral group.
         progress: wraps the list of batch starts, to show how far the build is.
 
@@ -127,7 +127,7 @@ def open_feature_bank(
         Unbankable: the bank would take more than half of the free disk.
         UserError: the bank cannot be written.
     """
-    folder = cache_dir / "banks" / _key(model, cache_key, views, precision)
+    folder = cache_dir / "banks" / _key(model, cache, views, precision)
     if (folder / "meta.json").exists():
         return FeatureBank(folder)
     partial = folder.with_name(f"{folder.name}.{os.getpid()}.part")
@@ -150,11 +150,11 @@ def open_feature_bank(
     return FeatureBank(folder)
 
 
-def _key(model: nn.Module, cache_key: str, views: int, precision: str) -> str:
+def _key(model: nn.Module, cache: PixelCache, views: int, precision: str) -> str:
     digest = hashlib.sha256()
     config = model.config  # type: ignore[union-attr]
     names = ("encoder_name", "encoder_depth", "mean", "std")
-    settings = [FORMAT, cache_key, views, precision, [config[n] for n in names], needed_maps(model)]  # type: ignore[index]
+    settings = [FORMAT, cache.folder.name, views, precision, [config[n] for n in names], needed_maps(model)]  # type: ignore[index]
     digest.update(json.dumps(settings, default=list).encode())
     for name, value in model.encoder.state_dict().items():  # type: ignore[union-attr]
         digest.update(name.encode())
@@ -237,7 +237,7 @@ class BankBatches:
     def _read(self, epoch: int) -> Iterator[tuple[tuple[Tensor, ...], Tensor, np.ndarray, float]]:
         for samples, share in self.order.epoch(epoch):
             codes = np.zeros(len(samples), np.int64)
-            masks = self.cache.read_masks(samples)
+            _, masks = self.cache.read(samples)
             if self.bank.views == VIEWS:
                 codes = dihedral_codes(samples, seed=self.order.seed, epoch=epoch)
                 masks = np.ascontiguousarray(apply_dihedral(masks, codes))

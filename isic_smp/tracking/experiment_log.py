@@ -1,0 +1,196 @@
+"""What an experiment writes into MLflow, and when. The pictures and keys are laid out for MLflow's UI."""
+
+import dataclasses
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from torch import nn
+
+from isic_smp.data.cache import PixelCache
+from isic_smp.data.isic2016 import LesionData
+from isic_smp.data.pairs import read_pair
+from isic_smp.inference.predictor import Predictor
+from isic_smp.inference.preprocessing import Preprocessing
+from isic_smp.inference.scoring import Scores
+from isic_smp.tracking.environment import run_tags
+from isic_smp.tracking.figures import case_grid, curves, dice_histogram, overlay, panel
+from isic_smp.tracking.models import log_segmentation_model
+from isic_smp.tracking.run_log import RunLog
+from isic_smp.tracking.store import prepare_store
+from isic_smp.training.fit import Epoch, Fit
+from isic_smp.training.recipe import Recipe
+
+CASES = 4
+"""Validation images drawn under the same keys in every run."""
+
+PICTURES = 5
+"""How often those are drawn over a run, besides the last epoch."""
+
+RUN_FILE = "mlflow_run.json"
+"""In the output folder: which MLflow run a resumed experiment goes on with."""
+
+
+class ExperimentLog:
+    """One experiment's run in MLflow, from its settings to its model. Make one with `start`."""
+
+    def __init__(
+        self, log: RunLog, recipe: Recipe, data: LesionData, preprocessing: Preprocessing, output_dir: Path
+    ) -> None:
+        self.log, self.recipe, self.data, self.preprocessing = log, recipe, data, preprocessing
+        self.output_dir = output_dir
+        self.run_id = log.run_id
+        self._cases: list[tuple[np.ndarray, np.ndarray]] = []
+
+    @classmethod
+    def start(
+        cls,
+        recipe: Recipe,
+        data: LesionData,
+        preprocessing: Preprocessing,
+        *,
+        validation: PixelCache,
+        output_dir: Path,
+        experiment: str,
+        run_name: str,
+        tracking_uri: str | None,
+        parent_run_id: str | None,
+        resume: bool,
+        tags: Mapping[str, str],
+    ) -> "ExperimentLog":
+        """Create the run (or go on with the one noted in `output_dir`) and log all that is known beforehand.
+
+        Raises:
+            UserError: the store refuses or does not answer.
+        """
+        note = output_dir / RUN_FILE
+        known = json.loads(note.read_text())["run_id"] if resume and note.exists() else None
+        log = RunLog.start(
+            experiment=experiment,
+            run_name=run_name,
+            params=_params(recipe),
+            tags={**run_tags(), "data": data.describe(), "data_fingerprint": data.fingerprint, **tags},
+            journal=output_dir / "journal",
+            tracking_uri=prepare_store(tracking_uri),
+            run_id=known,
+            parent_run_id=parent_run_id,
+        )
+        note.write_text(json.dumps({"run_id": log.run_id}))
+        made = cls(log, recipe, data, preprocessing, output_dir)
+        made._log_datasets()
+        made._cases = _spread_by_area(validation, CASES)
+        return made
+
+    def hint(self) -> str:
+        """The command and the address that show this run."""
+        return self.log.ui_hint()
+
+    def epoch(self, record: Epoch, model: nn.Module) -> None:
+        """Log an epoch's figures, and every few epochs the same validation images with the model's contours."""
+        step = record.epoch + 1
+        self.log.log_metrics(
+            {
+                "train/loss": record.train_loss,
+                "train/dice": record.train_dice,
+                "train/iou": record.train_iou,
+                "val/loss": record.val_loss,
+                "val/dice": record.val_dice,
+                "val/iou": record.val_iou,
+                "lr": record.lr,
+                "images_per_second": record.images_per_second,
+            },
+            step=step,
+        )
+        every = max(1, self.recipe.epochs // PICTURES)
+        if step == 1 or step % every == 0 or step == self.recipe.epochs:
+            self._draw_cases(model, step)
+
+    def finish(
+        self,
+        model: nn.Module,
+        predictor: Predictor,
+        fitted: Fit,
+        *,
+        validation: Scores,
+        test: Scores | None,
+        model_folder: Path,
+    ) -> None:
+        """Log final scores, pictures, tables and the model, and end the run."""
+        last = len(fitted.history)
+        self.log.log_metrics({f"val/final_{k}": v for k, v in validation.summary().items()}, step=last)
+        self.log.set_tags({"kept_epoch": fitted.kept_epoch + 1, "stopped_early": fitted.stopped_early})
+        figures = self.output_dir / "figures"
+        figures.mkdir(exist_ok=True)
+        curves([dataclasses.asdict(record) for record in fitted.history], figures / "curves.png")
+        self._log_scores("validation", validation)
+        if test is not None:
+            self.log.log_metrics({f"test/{k}": v for k, v in test.summary().items()}, step=last)
+            self._log_scores("test", test)
+            dice_histogram(test.own["dice"], figures / "test_dice.png")
+            self._draw_extremes(predictor, test, last)
+        self.log.log_artifact(figures, "figures")
+        log_segmentation_model(self.log, model, self.preprocessing, model_folder)
+        self.log.finish()
+
+    def fail(self, error: BaseException) -> None:
+        """End the run as killed (interrupted) or failed, with the reason as a tag."""
+        reason = " ".join(str(error).split()) or type(error).__name__
+        self.log.set_tags({"stopped_by": f"{type(error).__name__}: {reason}"[:500]})
+        self.log.finish("KILLED" if isinstance(error, KeyboardInterrupt) else "FAILED")
+
+    def _log_datasets(self) -> None:
+        for context, pairs in (
+            ("train", self.data.train),
+            ("validation", self.data.val),
+            ("test", self.data.test),
+        ):
+            self.log.log_dataset(
+                self.data.name,
+                source=self.data.name,
+                digest=self.data.fingerprint,
+                profile={"images": len(pairs)},
+                context=context,  # type: ignore[arg-type]
+            )
+
+    def _draw_cases(self, model: nn.Module, step: int) -> None:
+        predictor = Predictor(model, self.preprocessing, device=next(model.parameters()).device)
+        probabilities = predictor.probabilities(np.stack([image for image, _ in self._cases])).cpu().numpy()
+        for n, ((image, mask), probability) in enumerate(
+            zip(self._cases, probabilities, strict=True), start=1
+        ):
+            picture = overlay(image, mask, probability, threshold=self.preprocessing.threshold)
+            self.log.log_image(picture, f"val/case_{n}", step)
+
+    def _draw_extremes(self, predictor: Predictor, test: Scores, step: int) -> None:
+        """Panels of the best, median and worst test images."""
+        pairs = {pair.id: pair for pair in self.data.test}
+        for kind in ("best", "median", "worst"):
+            panels = []
+            for image_id in test.picks(kind, 3):  # type: ignore[arg-type]
+                image, mask = read_pair(pairs[image_id], binarize_masks=self.data.binarize_masks)
+                [probability] = predictor.predict([image])
+                panels.append(
+                    panel(image, mask, probability, image_id, threshold=self.preprocessing.threshold)
+                )
+            self.log.log_image(case_grid(panels), f"test/{kind}", step)
+
+    def _log_scores(self, split: str, scores: Scores) -> None:
+        file = self.output_dir / f"{split}_scores.csv"
+        scores.to_csv(file)
+        self.log.log_artifact(file, "scores")
+        self.log.log_table(scores.table(), f"{split}_scores")
+
+
+def _params(recipe: Recipe) -> dict[str, Any]:
+    return recipe.to_dict()
+
+
+def _spread_by_area(cache: PixelCache, count: int) -> list[tuple[np.ndarray, np.ndarray]]:
+    """`count` images with masks, from small lesions to large: the same ones in every run on the same data."""
+    areas = [cache.read([i])[1].mean() for i in range(len(cache))]
+    order = np.argsort(areas, kind="stable")
+    places = np.linspace(0.1, 0.9, count) * (len(order) - 1)
+    images, masks = cache.read(order[places.round().astype(int)])
+    return list(zip(images, masks, strict=True))
