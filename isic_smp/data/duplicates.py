@@ -190,7 +190,7 @@ def _match(one: np.ndarray, two: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 def _aligned_correlation(one: np.ndarray, two: np.ndarray, transform: np.ndarray) -> float:
     """Correlation of two grey pictures' detail, after `two` is moved by `transform`, refined."""
     scale = _SMALL / _SIDE
-    move = (transform * [[1, 1, scale], [1, 1, scale]]).astype(np.float32)
+    move: np.ndarray = (transform * [[1, 1, scale], [1, 1, scale]]).astype(np.float32)
     a, b = one.astype(np.float32), np.ascontiguousarray(two, np.float32)
     try:
         ending = (cv2.TERM_CRITERIA_EPS | cv2.TERM_CRITERIA_COUNT, 30, 1e-3)
