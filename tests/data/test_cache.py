@@ -84,7 +84,7 @@ def test_indices_outside_are_refused_rather_than_wrapped(tmp_path: Path) -> None
 
 
 @pytest.mark.parametrize("orientation", [1, 6])
-@pytest.mark.parametrize("width_height", [(1600, 1200), (1022, 767)])
+@pytest.mark.parametrize("width_height", [(1600, 1200), (1601, 1577)])
 def test_large_jpegs_come_out_as_from_a_full_decode(
     tmp_path: Path, width_height: tuple[int, int], orientation: int
 ) -> None:
@@ -97,10 +97,10 @@ def test_large_jpegs_come_out_as_from_a_full_decode(
     upright = width_height if orientation == 1 else width_height[::-1]
     Image.new("L", upright, 255).save(tmp_path / "a.png")
     pair = Pair("a", tmp_path / "a.jpg", tmp_path / "a.png")
-    image, mask, own = read_resized(pair, 128)
+    image, mask, own = read_resized(pair, 64)
     full, _ = read_pair(pair)
     assert own == full.shape[:2] == upright[::-1] and mask.all()
-    assert np.abs(image.astype(int) - resize_image(full, 128)).max() <= 2
+    assert np.abs(image.astype(int) - resize_image(full, 64)).max() <= 2
 
 
 def test_is_made_once_and_again_when_a_file_changes(tmp_path: Path) -> None:
