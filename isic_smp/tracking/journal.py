@@ -4,6 +4,7 @@ A folder with
 - `journal.jsonl`  one JSON object a line, in the order it was logged; never changed, only appended to
 - `sent`           how many bytes of it have reached MLflow; replaced atomically
 - `refused.jsonl`  entries that MLflow will never take, with its reason
+- `lock`           held while a process logs to it or sends it
 - `files/`         pictures and tables on their way; deleted once they have arrived
 
 What is written survives a kill of the process (it is in the page cache); after a power cut the last
@@ -16,16 +17,31 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from filelock import FileLock, Timeout
+
+from isic_smp.errors import UserError
+
 Entry = dict[str, Any]
 
 
 class Journal:
-    """The journal in `folder`, created where it is missing. One process writes, at one time."""
+    """The journal in `folder`, created where it is missing, and locked until it is closed.
+
+    Raises:
+        UserError: it is locked already.
+    """
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder.absolute()
         self.files = self.folder / "files"
         self.files.mkdir(parents=True, exist_ok=True)
+        self._lock = FileLock(self.folder / "lock", timeout=0)
+        try:
+            self._lock.acquire()
+        except Timeout:
+            raise UserError(
+                f"the journal {self.folder} is in use: its run is still going on, or being sent"
+            ) from None
         self.path = self.folder / "journal.jsonl"
         self._sent_path = self.folder / "sent"
         self._drop_half_line()
@@ -56,7 +72,7 @@ class Journal:
     @property
     def size(self) -> int:
         """Bytes written so far."""
-        return os.fstat(self._descriptor).st_size
+        return self.path.stat().st_size
 
     @property
     def sent(self) -> int:
@@ -77,9 +93,21 @@ class Journal:
         with (self.folder / "refused.jsonl").open("a", encoding="utf-8") as out:
             out.write(json.dumps({**entry, "reason": reason}) + "\n")
 
+    def count_refused(self) -> int:
+        """How many entries were put aside."""
+        path = self.folder / "refused.jsonl"
+        return path.read_bytes().count(b"\n") if path.exists() else 0
+
     def close(self) -> None:
-        """Release the file."""
+        """Let others have the journal."""
         os.close(self._descriptor)
+        self._lock.release()
+
+    def __enter__(self) -> "Journal":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
 
     def _drop_half_line(self) -> None:
         """Cut off what a writer that died mid-write, on a full disk, left behind."""

@@ -50,7 +50,7 @@ class RunLog:
         self.journal = journal
         self._logged: set[tuple[str, int]] = set()
         self._tables: list[str] = []
-        self._finished = False
+        self._arrived: bool | None = None
         self._recall()
         self._sender = Sender(journal, tracking_uri=tracking_uri, run_id=run_id)
         self._sender.start()
@@ -98,7 +98,6 @@ class RunLog:
                     experiment_id(experiment, tracking_uri=tracking_uri), tags=texts, run_name=run_name
                 )
             else:
-                client.update_run(run_id, status="RUNNING")
                 run = client.get_run(run_id)
         except MlflowException as error:
             what = f"cannot resume run {run_id}" if run_id else "cannot start a run"
@@ -117,6 +116,7 @@ class RunLog:
                 tracking_uri=without_password(tracking_uri),
             )
         else:
+            log._append("resume")
             log._append("tags", values=texts)
         log.log_params(params)
         return log
@@ -180,6 +180,10 @@ class RunLog:
         relative = os.path.relpath(path, self.journal.folder)
         self._append("file", path=relative, to=artifact_path, own=False)
 
+    def log_model(self, folder: Path, name: str) -> None:
+        """Log the MLflow model saved in `folder`, a folder of this run's journal; deleted once it is sent."""
+        self._append("model", path=os.path.relpath(folder, self.journal.folder), name=name)
+
     def log_dataset(
         self, name: str, *, source: str, digest: str, profile: Mapping[str, Any], context: Context
     ) -> None:
@@ -212,11 +216,11 @@ class RunLog:
         Returns:
             True: all has arrived. False: a line on stderr says how to send the rest later.
         """
-        if self._finished:
-            return self.journal.sent >= self.journal.size
-        self._finished = True
+        if self._arrived is not None:
+            return self._arrived
         self._append("end", status=status)
-        arrived = self._sender.close(timeout)
+        self._arrived = arrived = self._sender.close(timeout)
+        self.journal.close()
         if not arrived:
             logger.warning(
                 "MLflow has not taken all of run %s (%s); send the rest later: python -m isic_smp.sync %s",
@@ -261,6 +265,9 @@ class RunLog:
                 self._logged.update((key, entry["step"]) for key in entry["values"])
             elif entry["kind"] == "file" and (key_step := media.image_key(entry["path"])):
                 self._logged.add(key_step)
+            elif entry["kind"] == "tags" and "mlflow.loggedArtifacts" in entry["values"]:
+                listed = json.loads(entry["values"]["mlflow.loggedArtifacts"])
+                self._tables = [item["path"].removesuffix(".json") for item in listed]
 
 
 def _now() -> int:

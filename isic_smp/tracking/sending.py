@@ -171,6 +171,8 @@ def _send(batch: list[Entry], journal: Journal, client: "MlflowClient", run_id: 
         from isic_smp.tracking.models import send_model
 
         send_model(batch[0], journal, client, run_id)
+    elif kind == "resume":
+        client.update_run(run_id, status="RUNNING")
     elif kind == "end":
         client.set_terminated(run_id, batch[0]["status"], batch[0]["time"])
 

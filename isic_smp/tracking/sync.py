@@ -1,0 +1,57 @@
+"""Sending a run's journal after the run is over."""
+
+from collections.abc import Iterable
+from pathlib import Path
+
+from isic_smp.errors import UserError
+from isic_smp.tracking.journal import Journal
+from isic_smp.tracking.sending import send_pending
+from isic_smp.tracking.store import one_line, prepare_store, without_password
+
+
+def find_journals(folders: Iterable[Path]) -> list[Path]:
+    """All journals in `folders`, each an output folder, a folder of journals, or a journal itself.
+
+    Raises:
+        UserError: a folder without any.
+    """
+    found = []
+    for folder in folders:
+        here = sorted(path.parent for path in folder.rglob("journal.jsonl"))
+        if not here:
+            raise UserError(f"no journal in {folder}: expected the --output-dir of a run")
+        found += here
+    return found
+
+
+def sync_journal(folder: Path, *, tracking_uri: str | None) -> tuple[int, int]:
+    """Send what the journal in `folder` still holds.
+
+    Args:
+        folder: The journal.
+        tracking_uri: Where to; None: the store that the run was started with.
+
+    Returns:
+        How many entries were sent, and how many of them MLflow refused.
+
+    Raises:
+        UserError: the journal is in use or names no run, or the store does not take it.
+    """
+    with Journal(folder) as journal:
+        entries = [entry for entry, _ in journal.entries()]
+        start = next((entry for entry in entries if entry["kind"] == "run"), None)
+        if start is None:
+            raise UserError(f"the journal {folder} names no run: it was not written by isic_smp")
+        uri = prepare_store(tracking_uri or start["tracking_uri"])
+        waiting = sum(1 for _ in journal.entries(journal.sent))
+        refused = journal.count_refused()
+        from mlflow import MlflowClient
+
+        try:
+            send_pending(journal, MlflowClient(uri), start["run_id"])
+        except Exception as error:  # MLflow raises its own and those of whatever stores the artifacts
+            raise UserError(
+                f"MLflow at {without_password(uri)} did not take all of {folder}: {one_line(error)}; "
+                "what has arrived is noted, so try again later"
+            ) from None
+        return waiting, journal.count_refused() - refused
