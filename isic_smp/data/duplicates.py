@@ -194,8 +194,9 @@ def _aligned_correlation(one: np.ndarray, two: np.ndarray, transform: np.ndarray
     a, b = one.astype(np.float32), np.ascontiguousarray(two, np.float32)
     try:
         ending = (cv2.TERM_CRITERIA_EPS | cv2.TERM_CRITERIA_COUNT, 30, 1e-3)
+        everywhere = np.ones(a.shape, np.uint8)
         _, move = cv2.findTransformECC(
-            _detail(a, 12), _detail(b, 12), move, cv2.MOTION_AFFINE, ending, None, 5
+            _detail(a, 12), _detail(b, 12), move, cv2.MOTION_AFFINE, ending, everywhere, 5
         )
     except cv2.error:  # it did not converge: the transform stands as the features gave it
         pass
