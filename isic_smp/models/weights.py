@@ -9,6 +9,7 @@ path of a `.safetensors` file in timm's key layout with a `.json` of the same na
 Pickled weights (`.pth`, `.bin`) can run code when they are opened and are refused.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -198,4 +199,9 @@ def _normalisation(timm_name: str) -> tuple[_RGB, _RGB]:
     """Mean and standard deviation that timm's default weights of a network were trained with."""
     config = timm.get_pretrained_cfg(timm_name)
     assert config is not None, f"timm knows no {timm_name}"
-    return (*config.mean[:3],), (*config.std[:3],)
+    return _rgb(config.mean), _rgb(config.std)
+
+
+def _rgb(values: Sequence[float]) -> _RGB:
+    red, green, blue = values
+    return red, green, blue
