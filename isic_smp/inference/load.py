@@ -162,7 +162,7 @@ def _build(config: dict[str, Any], folder: Path) -> nn.Module:
         raise UserError(
             f"{folder / CONFIG} names the model class {name!r}: expected one of {', '.join(classes)}"
         )
-    arguments = {k: v for k, v in config.items() if not k.startswith("_")} | {"encoder_weights": None}
+    arguments = {k: v for k, v in config.items() if not k.startswith("_")}
     try:
         return classes[name](**arguments)
     except Exception as error:  # whatever a wrong argument makes smp or timm stumble over

@@ -21,7 +21,7 @@ from isic_smp.training.metrics import confusion
 T = TypeVar("T")
 R = TypeVar("R")
 
-MaskSink = Callable[[Pair, np.ndarray], None]
+MaskSink = Callable[[Pair, np.ndarray], object]
 """Takes a pair and the predicted mask, bool (H, W), at the image's own size."""
 
 

@@ -2,7 +2,6 @@
 
 from collections.abc import Callable
 
-import torch
 from segmentation_models_pytorch import losses as smp_losses
 from torch import Tensor, nn
 
@@ -23,7 +22,7 @@ class BceDiceLoss(nn.Module):
 
 
 class Float32Loss(nn.Module):
-    """A loss in float32 whatever autocast says: sums over many pixels go wrong in 16 bits."""
+    """A loss in float32 on the logits of any precision: sums over many pixels go wrong in 16 bits."""
 
     def __init__(self, loss: nn.Module) -> None:
         super().__init__()
@@ -31,8 +30,7 @@ class Float32Loss(nn.Module):
 
     def forward(self, logits: Tensor, target: Tensor) -> Tensor:
         """Both (B, 1, H, W) to a float32 scalar."""
-        with torch.autocast(device_type=logits.device.type, enabled=False):
-            return self.loss(logits.float(), target.float())
+        return self.loss(logits.float(), target.float())
 
 
 def _bce() -> nn.Module:

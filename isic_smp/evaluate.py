@@ -1,0 +1,147 @@
+"""Score a saved model again, on any split of any data in the official layout.
+
+    python -m isic_smp.evaluate --model runs/20260102-030405-frozen-seed0
+    python -m isic_smp.evaluate --model models:/lesions@champion --data-dir data/isic2016
+    python -m isic_smp.evaluate --model RUN_ID --split val --out scores --masks
+
+With --out, a table of every image's scores is written; with --masks also the predicted masks, which
+the official scorer reads as they are: isic-challenge-scoring segmentation TRUTH_DIR OUT/masks_test
+"""
+
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from isic_smp import cli
+from isic_smp.errors import UserError
+
+if TYPE_CHECKING:
+    from isic_smp.data.isic2016 import LesionData
+    from isic_smp.inference.load import Bundle
+    from isic_smp.inference.scores import Scores
+
+PROG = "python -m isic_smp.evaluate"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """What is scored on what."""
+
+    model: str
+    """A run's --output-dir, a model folder, a run id, runs:/ID, models:/NAME@ALIAS or models:/NAME/3."""
+    data: Literal["auto", "isic2016", "synthetic"] = "auto"
+    """auto: ISIC 2016 where it is found, else drawn pictures, said loudly."""
+    data_dir: Path | None = None
+    """Folder that holds the four ISIC 2016 part 1 folders. Else ISIC_SMP_DATA, else ./data/isic2016."""
+    split: Literal["test", "val", "train"] = "test"
+    """Which images."""
+    binarize_masks: bool = False
+    """Take grey mask values above 128 as lesion, instead of refusing the mask."""
+    out: Path | None = None
+    """Folder for scores_<split>.csv, one row an image. Default: nothing is written."""
+    masks: bool = False
+    """Write the predicted masks too, at the images' own sizes, to masks_<split> in --out."""
+    cache_dir: Path | None = None
+    """Drawn pictures and file digests. Default: ISIC_SMP_CACHE, else the user's cache folder."""
+    tracking_uri: str | None = None
+    """MLflow store of runs and registered models. Default: MLFLOW_TRACKING_URI, else ./mlruns."""
+    device: str = "auto"
+    """auto, cpu, cuda or cuda:N."""
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Score one model and print its table."""
+    options = cli.parse(Options, prog=PROG, description=str(__doc__), argv=argv)
+    if options.masks and options.out is None:
+        raise UserError("--masks needs --out, the folder to write them to")
+    from isic_smp.data.source import resolve_data
+    from isic_smp.experiment import default_cache_dir
+    from isic_smp.inference.load import load_bundle
+
+    bundle = load_bundle(options.model, tracking_uri=options.tracking_uri)
+    data, _ = resolve_data(options.data, options.data_dir, cache_dir=options.cache_dir or default_cache_dir())
+    print(f"data: {data.describe()}, fingerprint {data.fingerprint}")
+    warn_of_other_data(bundle, data)
+    scores = score_split(bundle, data, options)
+    print(table(scores, options.split))
+    if options.out is not None:
+        path = options.out / f"scores_{options.split}.csv"
+        scores.to_csv(path)
+        print(f"\nscores of each image: {path}")
+        if options.masks:
+            print(f"masks: {masks_dir(options)}")
+
+
+def warn_of_other_data(bundle: "Bundle", data: "LesionData") -> None:
+    """Say on stderr that scores on other data don't stand beside those of the model's own run."""
+    trained_on = bundle.info.get("data", {})
+    known = trained_on.get("fingerprint")
+    if known != data.fingerprint:
+        named = f"{trained_on.get('description')}, fingerprint {known}" if known else "unknown data"
+        print(f"warning: the model was trained on other data ({named})", file=sys.stderr)
+
+
+def score_split(bundle: "Bundle", data: "LesionData", options: Options) -> "Scores":
+    """The scores of the chosen split, computed as at the end of the model's own run."""
+    from tqdm import tqdm
+
+    from isic_smp.inference.mask_files import write_mask
+    from isic_smp.inference.predictor import Predictor
+    from isic_smp.inference.scoring import score
+    from isic_smp.training.device import choose_device, resolve_precision
+    from isic_smp.training.losses import make_loss
+
+    # Single settings, not a whole Recipe: a model must stay readable when recipes have changed.
+    recipe = bundle.info.get("recipe", {})
+    device = choose_device(options.device)
+    predictor = Predictor(
+        bundle.model,
+        bundle.preprocessing,
+        device=device,
+        precision=resolve_precision(recipe.get("precision", "auto"), device),  # type: ignore[arg-type]
+    )
+    pairs = getattr(data, options.split)
+    with tqdm(total=len(pairs), desc="images", file=sys.stderr, disable=not sys.stderr.isatty()) as bar:
+        return score(
+            predictor,
+            pairs,
+            batch_size=recipe.get("batch_size", 32),
+            binarize_masks=options.binarize_masks,
+            loss=make_loss(recipe["loss"]) if "loss" in recipe else None,
+            on_mask=(lambda p, mask: write_mask(masks_dir(options), p.id, mask)) if options.masks else None,
+            progress=bar.update,
+        )
+
+
+def masks_dir(options: Options) -> Path:
+    """The folder that holds nothing but the masks of this split, as the official scorer wants it."""
+    assert options.out is not None
+    return options.out / f"masks_{options.split}"
+
+
+def table(scores: "Scores", split: str) -> str:
+    """Mean over images and pooled score of each metric, at both sizes."""
+    from isic_smp.training.metrics import METRICS
+
+    summary = scores.summary()
+    lines = [
+        "",
+        f"{f'{split}, {len(scores.ids)} images':24}{'own size':>22}{'network size':>24}",
+        f"{'':24}{'per image':>12}{'pooled':>10}{'per image':>14}{'pooled':>10}",
+    ]
+    labels = {"dice": "Dice", "iou": "IoU"}
+    for name in METRICS:
+        own, own_pooled, net, net_pooled = (
+            f"{summary[f'{name}_{kind}']:.4f}"
+            for kind in ("per_image_own", "pooled_own", "per_image_net", "pooled_net")
+        )
+        lines.append(f"{labels.get(name, name):24}{own:>12}{own_pooled:>10}{net:>14}{net_pooled:>10}")
+    if scores.loss is not None:
+        lines.append(f"{'loss':46}{scores.loss:>14.4f}")
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    cli.command(main, prog=PROG)

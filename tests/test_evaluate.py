@@ -1,0 +1,115 @@
+import csv
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from isic_challenge_scoring.segmentation import SegmentationScore
+
+import isic_smp
+from isic_smp import evaluate
+from isic_smp.data.isic2016 import FOLDERS, load_isic2016
+from isic_smp.errors import UserError
+from isic_smp.inference.load import save_bundle
+from isic_smp.inference.preprocessing import Preprocessing
+
+
+@pytest.fixture(scope="module")
+def few(isic_dir, tmp_path_factory) -> Path:
+    """The official layout with a few real pairs of each split."""
+    root = tmp_path_factory.mktemp("few")
+    for folder in FOLDERS:
+        (root / folder).mkdir()
+    whole = load_isic2016(isic_dir)
+    for split, count in (("train", 2), ("val", 3), ("test", 10)):
+        for pair in getattr(whole, split)[-count:]:
+            for file in (pair.image, pair.mask):
+                (root / file.parent.name / file.name).symlink_to(file)
+    return root
+
+
+@pytest.fixture(scope="module")
+def run_dir(few, tmp_path_factory) -> Path:
+    """What a run on these images leaves behind."""
+    torch.manual_seed(0)
+    model = isic_smp.create_model(
+        "upconvnet", encoder_name="trunc-mobilenetv3_small_050-s1", encoder_weights=None
+    )
+    info = {
+        "recipe": {"loss": "bce", "batch_size": 4, "precision": "float32", "of_another_version": 1},
+        "data": {"fingerprint": load_isic2016(few).fingerprint, "description": "a few"},
+    }
+    preprocessing = Preprocessing(size=64, mean=(0.5,) * 3, std=(0.5,) * 3)
+    folder = tmp_path_factory.mktemp("run")
+    save_bundle(model, preprocessing, info, folder / "model")
+    return folder
+
+
+def run(*argv: object, cache: Path) -> None:
+    evaluate.main([str(word) for word in (*argv, "--cache-dir", cache)])
+
+
+def test_table_csv_and_official_scorer_agree(few, run_dir, tmp_path, capsys):
+    out = tmp_path / "out"
+    run("--model", run_dir, "--data-dir", few, "--out", out, "--masks", cache=tmp_path)
+    printed = capsys.readouterr()
+    assert "test 10 of 379" in printed.out
+    assert printed.err == ""
+    rows = {line.split()[0]: line.split()[1:] for line in printed.out.splitlines() if line}
+    official = SegmentationScore.from_dir(few / FOLDERS[3], out / "masks_test").macro_average
+    for ours, theirs in (("Dice", "dice"), ("IoU", "jaccard"), ("specificity", "specificity")):
+        assert float(rows[ours][0]) == pytest.approx(official[theirs], abs=5.1e-5)
+    with (out / "scores_test.csv").open() as file:
+        scores = [float(row["dice_own"]) for row in csv.DictReader(file)]
+    assert len(scores) == 10
+    assert sum(scores) / 10 == pytest.approx(official["dice"], abs=1e-6)
+    assert float(rows["loss"][0]) > 0
+
+
+def test_other_split_of_other_data_is_scored_with_a_warning(few, run_dir, tmp_path, capsys):
+    fewer = tmp_path / "fewer"
+    for folder in FOLDERS:
+        (fewer / folder).mkdir(parents=True)
+        for file in sorted((few / folder).iterdir())[1:]:
+            (fewer / folder / file.name).symlink_to(file)
+    run("--model", run_dir / "model", "--data-dir", fewer, "--split", "val", cache=tmp_path)
+    printed = capsys.readouterr()
+    assert "val, " in printed.out
+    assert "warning: the model was trained on other data (a few, fingerprint" in printed.err
+
+
+def test_nothing_is_written_unless_asked(few, run_dir, tmp_path, monkeypatch):
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    run("--model", run_dir, "--data-dir", few, cache=tmp_path / "cache")
+    assert list(Path.cwd().iterdir()) == []
+
+
+def test_masks_need_a_folder(run_dir, tmp_path):
+    with pytest.raises(UserError, match="--masks needs --out"):
+        run("--model", run_dir, "--masks", cache=tmp_path)
+
+
+def command(*argv: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "isic_smp.evaluate", *argv],
+        capture_output=True,
+        text=True,
+        cwd=Path(isic_smp.__file__).parent.parent,
+    )
+
+
+def test_help_comes_without_heavy_imports():
+    code = "import sys, isic_smp.evaluate as e; assert not {'torch', 'numpy', 'mlflow'} & set(sys.modules)"
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=Path(isic_smp.__file__).parent.parent)
+    shown = command("--help")
+    assert shown.returncode == 0
+    assert "--split {test,val,train}" in shown.stdout
+
+
+def test_bad_input_is_one_line_and_exit_code_2():
+    ended = command("--model", "no/such/model")
+    assert ended.returncode == 2
+    assert ended.stderr.startswith("python -m isic_smp.evaluate: error: no model 'no/such/model': expected")
+    assert ended.stderr.count("\n") == 1
