@@ -1,0 +1,237 @@
+"""The loop, on a small real network and real cached pictures."""
+
+import dataclasses
+
+import pytest
+import torch
+
+from isic_smp.data.augment import Augmenter
+from isic_smp.errors import UserError
+from isic_smp.models.upconvnet import UpConvNet
+from isic_smp.training.batches import Order, PixelBatches
+from isic_smp.training.checkpoint import Checkpoints
+from isic_smp.training.feature_bank import BankBatches, FromFeatures, Unbankable, bank_views, open_feature_bank
+from isic_smp.training.fit import TrainingDiverged, fit
+from isic_smp.training.optimisation import make_optimizer
+from isic_smp.training.recipe import Recipe
+
+CPU = torch.device("cpu")
+SMALL = Recipe(
+    encoder="trunc-mobilenetv2_035-s2",
+    encoder_weights="none",
+    decoder_channels=(16, 8, 8),
+    size=32,
+    batch_size=8,
+    epochs=4,
+    precision="float32",
+)
+
+
+class Silent:
+    def start(self, epoch, steps): ...
+    def step(self, images, figures): ...
+    def end(self, record): ...
+
+
+def build(recipe):
+    torch.manual_seed(recipe.seed)
+    return UpConvNet(
+        recipe.encoder,
+        encoder_weights=None,
+        decoder_channels=recipe.decoder_channels,
+        skip_connections=recipe.skip_connections,
+    )
+
+
+def pixel_batches(recipe, model, caches):
+    train, val = caches
+    norm = {"mean": model.mean, "std": model.std}
+    order = Order(len(train), recipe.batch_size, shuffle=True, seed=recipe.seed)
+    augmenter = Augmenter(flips=recipe.flips, affine=recipe.affine, colour=recipe.colour)
+    return (
+        PixelBatches(train, order, augmenter=augmenter, **norm),
+        PixelBatches(val, Order(len(val), recipe.batch_size, shuffle=False), **norm),
+    )
+
+
+def train(recipe, caches, folder, *, model=None, on_epoch=lambda record, model: None, fingerprint="data", resume=False):
+    model = model or build(recipe)
+    result = fit(
+        model,
+        recipe,
+        *pixel_batches(recipe, model, caches),
+        device=CPU,
+        checkpoints=Checkpoints(folder),
+        fingerprint=fingerprint,
+        resume=resume,
+        on_epoch=on_epoch,
+        progress=Silent(),
+    )
+    return model, result
+
+
+def state_of(module):
+    return {name: value.clone() for name, value in module.state_dict().items()}
+
+
+def same(a, b):
+    return all(torch.equal(a[name], b[name]) for name in a)
+
+
+def figures(result):
+    return [dataclasses.replace(r, seconds=0, images_per_second=0) for r in result.history]
+
+
+def test_training_learns(small_caches, tmp_path):
+    recipe = dataclasses.replace(SMALL, epochs=12, lr=1e-2, encoder_lr=1e-2)
+    _, result = train(recipe, small_caches, tmp_path)
+    assert result.history[-1].train_loss < 0.7 * result.history[0].train_loss
+    assert max(r.val_dice for r in result.history) > 0.8
+
+
+def test_a_frozen_encoder_stays_bit_equal_and_a_trained_one_does_not(small_caches, tmp_path):
+    for freeze in (True, False):
+        model = build(SMALL)
+        before = state_of(model.encoder), state_of(model.decoder)
+        train(dataclasses.replace(SMALL, freeze=freeze, epochs=1), small_caches, tmp_path / str(freeze), model=model)
+        assert same(before[0], state_of(model.encoder)) is freeze
+        assert not same(before[1], state_of(model.decoder))
+
+
+def test_gradual_unfreezing_starts_at_its_epoch(small_caches, tmp_path):
+    model = build(SMALL)
+    start = state_of(model.encoder)
+    moved = []
+    recipe = dataclasses.replace(SMALL, freeze_epochs=2)
+    train(recipe, small_caches, tmp_path, model=model, on_epoch=lambda r, m: moved.append(not same(start, state_of(m.encoder))))
+    assert moved == [False, False, True, True]
+
+
+def test_same_seed_same_bits_and_another_seed_others(small_caches, tmp_path):
+    recipe = dataclasses.replace(SMALL, epochs=2)
+    models = [train(recipe, small_caches, tmp_path / str(n)) for n in range(2)]
+    other = train(dataclasses.replace(recipe, seed=1), small_caches, tmp_path / "other")
+    assert same(state_of(models[0][0]), state_of(models[1][0]))
+    assert figures(models[0][1]) == figures(models[1][1])
+    assert figures(models[0][1]) != figures(other[1])
+
+
+@pytest.mark.parametrize("keep", ["best", "last"])
+def test_interrupted_and_resumed_equals_uninterrupted(small_caches, tmp_path, keep):
+    recipe = dataclasses.replace(SMALL, ema=0.9, freeze_epochs=1, keep=keep)
+    whole, expected = train(recipe, small_caches, tmp_path / "whole")
+
+    def interrupt(record, model):
+        if record.epoch == 2:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        train(recipe, small_caches, tmp_path / "cut", on_epoch=interrupt)
+    resumed, result = train(recipe, small_caches, tmp_path / "cut", resume=True)
+    assert figures(result) == figures(expected)
+    assert same(state_of(whole), state_of(resumed))
+    again, result = train(recipe, small_caches, tmp_path / "cut", resume=True)
+    assert figures(result) == figures(expected), "resuming a finished run trains no further"
+    assert same(state_of(whole), state_of(again))
+
+
+def test_other_data_or_another_recipe_is_not_resumed(small_caches, tmp_path):
+    recipe = dataclasses.replace(SMALL, epochs=1)
+    train(recipe, small_caches, tmp_path)
+    with pytest.raises(UserError, match="made on other data"):
+        train(recipe, small_caches, tmp_path, fingerprint="other", resume=True)
+    with pytest.raises(UserError, match=r"lr 0\.003 then, 0\.1 now"):
+        train(dataclasses.replace(recipe, lr=0.1), small_caches, tmp_path, resume=True)
+
+
+def test_the_kept_weights_are_those_of_the_best_or_the_last_epoch(small_caches, tmp_path):
+    seen = {}
+    for keep in ("best", "last"):
+        recipe = dataclasses.replace(SMALL, keep=keep, lr=0.05, schedule="constant", ema=0.5)
+        seen.clear()
+        model, result = train(recipe, small_caches, tmp_path / keep, on_epoch=lambda r, m: seen.update({r.epoch: state_of(m)}))
+        best = max(result.history, key=lambda r: r.val_iou).epoch
+        assert result.best_epoch == best
+        assert result.kept_epoch == (best if keep == "best" else recipe.epochs - 1)
+        assert same(seen[result.kept_epoch], state_of(model))
+
+
+def test_early_stopping_waits_for_its_patience(small_caches, tmp_path):
+    recipe = dataclasses.replace(SMALL, epochs=30, early_stopping=2, lr=1e-9, encoder_lr=1e-9, schedule="constant")
+    _, result = train(recipe, small_caches, tmp_path)
+    assert result.stopped_early
+    assert len(result.history) == result.best_epoch + 3
+
+
+def test_a_loss_that_diverges_stops_the_run_with_the_images(small_caches, tmp_path):
+    recipe = dataclasses.replace(SMALL, optimizer="sgd", lr=1e25, encoder_lr=1e25, schedule="constant", grad_clip=0, loss="bce")
+    with pytest.raises(TrainingDiverged, match=r"on the images IMG_\d{4}, IMG_\d{4}.*lower lr"):
+        train(recipe, small_caches, tmp_path)
+
+
+def test_learning_rates_and_decay_go_where_they_belong():
+    recipe = dataclasses.replace(SMALL, lr=1e-2, encoder_lr=1e-4, weight_decay=0.1)
+    model = build(recipe)
+    rates = {
+        id(p): (group["lr"], group["weight_decay"])
+        for group in make_optimizer(model, recipe).param_groups
+        for p in group["params"]
+    }
+    for name, p in model.named_parameters():
+        lr = 1e-4 if name.startswith("encoder.") else 1e-2
+        assert rates[id(p)] == (lr, 0.1 if p.ndim > 1 else 0.0), name
+    frozen = make_optimizer(model, dataclasses.replace(recipe, freeze=True))
+    trained = {id(p) for group in frozen.param_groups for p in group["params"]}
+    assert not trained & {id(p) for p in model.encoder.parameters()}
+
+
+@pytest.mark.parametrize("skips", [True, False])
+@pytest.mark.parametrize("flips", [True, False])
+def test_the_bank_gives_the_losses_of_the_way_through_the_encoder(small_caches, tmp_path, skips, flips):
+    recipe = dataclasses.replace(
+        SMALL, freeze=True, affine=0.0, colour=0.0, flips=flips, skip_connections=skips, epochs=8, feature_bank="on"
+    )
+    _, through = train(recipe, small_caches, tmp_path / "through")
+    model = build(recipe)
+    model.freeze_encoder()
+    banks = [
+        open_feature_bank(model, cache, views=views, cache_dir=tmp_path, device=CPU, precision="float32")
+        for cache, views in zip(small_caches, (bank_views(recipe), 1), strict=True)
+    ]
+    order = pixel_batches(recipe, model, small_caches)[0].order
+    banked = fit(
+        model,
+        recipe,
+        BankBatches(banks[0], small_caches[0], order),
+        BankBatches(banks[1], small_caches[1], Order(6, 8, shuffle=False)),
+        device=CPU,
+        network=FromFeatures(model),
+        checkpoints=Checkpoints(tmp_path / "banked"),
+        fingerprint="data",
+        on_epoch=lambda record, model: None,
+        progress=Silent(),
+    )
+    for a, b in zip(through.history, banked.history, strict=True):
+        assert a.train_loss == pytest.approx(b.train_loss, rel=5e-3)  # float16 holds 11 bits
+        assert a.val_loss == pytest.approx(b.val_loss, rel=5e-3)
+
+
+def test_a_bank_is_shared_by_equal_encoders_only(small_caches, tmp_path):
+    def bank_of(seed):
+        model = build(dataclasses.replace(SMALL, seed=seed))
+        return open_feature_bank(
+            model, small_caches[1], views=1, cache_dir=tmp_path, device=CPU, precision="float32"
+        ).folder
+
+    assert bank_of(0) == bank_of(0) != bank_of(1)
+
+
+def test_recipes_that_cannot_be_banked_say_why():
+    for change, why in (
+        ({}, "encoder is trained"),
+        ({"freeze": True}, "new pixels every epoch"),
+        ({"freeze": True, "affine": 0.0, "colour": 0.0}, "cost more than 4 epochs"),
+        ({"freeze": True, "feature_bank": "off"}, "switched off"),
+    ):
+        with pytest.raises(Unbankable, match=why):
+            bank_views(dataclasses.replace(SMALL, **change))
