@@ -6,7 +6,7 @@ and 379 test images. Here 90 of the 900 are kept for validation: which ones, and
 chosen, stands in `splits/` and `make_split.py`.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
@@ -77,20 +77,12 @@ def load_isic2016(root: Path, *, cache_dir: Path | None = None) -> LesionData:
         )
     lists = split_lists()
     pairs = {
-        "training": find_pairs(root / TRAINING[0], root / TRAINING[1]),
-        "test": find_pairs(root / TEST[0], root / TEST[1]),
+        "training": find_pairs(*(root / folder for folder in TRAINING)),
+        "test": find_pairs(*(root / folder for folder in TEST)),
     }
-    official = {"training": lists["train"] | lists["val"], "test": lists["test"]}
-    for (side, here), other in zip(pairs.items(), ("test", "training"), strict=True):
-        if swapped := [pair.id for pair in here if pair.id in official[other]]:
-            raise UserError(
-                f"{len(swapped)} images of the {side} folder of {root} belong to {other} ({some(swapped)})"
-            )
-        if unknown := [pair.id for pair in here if pair.id not in official[side]]:
-            raise UserError(
-                f"{len(unknown)} images of the {side} folder of {root} are not in ISIC 2016 part 1 "
-                f"({some(unknown)}): a score on them could not stand beside others'; take them out"
-            )
+    ids = {side: [pair.id for pair in here] for side, here in pairs.items()}
+    if misplaced := misplaced_ids(training=ids["training"], test=ids["test"]):
+        raise UserError(f"{root} is not ISIC 2016 part 1: " + "; ".join(misplaced))
     both = pairs["training"] + pairs["test"]
     splits = {name: tuple(pair for pair in both if pair.id in ids) for name, ids in lists.items()}
     if empty := [_SPLIT_NAMES[name] for name, found in splits.items() if not found]:
@@ -104,6 +96,23 @@ def load_isic2016(root: Path, *, cache_dir: Path | None = None) -> LesionData:
         fingerprint=fingerprint(splits, cache_dir=cache_dir),
         official={name: len(ids) for name, ids in lists.items()},
     )
+
+
+def misplaced_ids(*, training: Sequence[str], test: Sequence[str], limit: int | None = 3) -> list[str]:
+    """One phrase for each kind of id that the official split has not, or has on the other side."""
+    lists = split_lists()
+    official = {"training": lists["train"] | lists["val"], "test": lists["test"]}
+    phrases = []
+    for side, other, ids in (("training", "test", training), ("test", "training", test)):
+        if swapped := [id for id in ids if id in official[other]]:
+            phrases.append(
+                f"{len(swapped)} {side} images are official {other} images ({some(swapped, limit=limit)})"
+            )
+        if unknown := [id for id in ids if id not in official[side] | official[other]]:
+            phrases.append(
+                f"{len(unknown)} {side} images are not official ones ({some(unknown, limit=limit)})"
+            )
+    return phrases
 
 
 def split_lists() -> dict[str, frozenset[str]]:

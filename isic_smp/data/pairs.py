@@ -35,8 +35,8 @@ class PairScan:
     ambiguous: tuple[str, ...]
     """Ids that several files of one folder claim."""
 
-    def problems(self) -> list[str]:
-        """One phrase for each kind of trouble, with its count and first few ids; empty when all is well."""
+    def problems(self, *, limit: int | None = 3) -> list[str]:
+        """One phrase for each kind of trouble, with its count and first ids; empty when all is well."""
         kinds = [
             (self.without_mask, "without a mask"),
             (self.without_image, "with a mask but no image"),
@@ -103,10 +103,10 @@ def read_pair(pair: Pair, *, binarize_masks: bool = False) -> tuple[np.ndarray, 
     return image, mask
 
 
-def some(ids: Iterable[str], *, limit: int = 3) -> str:
-    """The first few ids, for a message: `a, b, c, …`."""
+def some(ids: Iterable[str], *, limit: int | None = 3) -> str:
+    """The first few ids (None: all), for a message: `a, b, c, …`."""
     ids = list(ids)
-    return ", ".join(ids[:limit]) + (", …" if len(ids) > limit else "")
+    return ", ".join(ids[:limit]) + (", …" if len(ids[:limit]) < len(ids) else "")
 
 
 def _by_id(folder: Path, *, suffix: str) -> tuple[dict[str, Path], set[str]]:

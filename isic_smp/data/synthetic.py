@@ -16,7 +16,7 @@ from isic_smp.data.lesion_drawing import draw_lesion
 from isic_smp.data.pairs import find_pairs
 from isic_smp.errors import UserError
 
-__all__ = ["draw_lesion", "load_synthetic", "make_synthetic"]
+__all__ = ["draw_lesion", "is_synthetic", "load_synthetic", "make_synthetic"]
 
 _FACTS = "synthetic.json"
 _QUALITY = 90  # of JPEG, about that of the real images
@@ -69,6 +69,11 @@ def make_synthetic(
         raise UserError(f"cannot write synthetic pictures to {root}: {error.strerror or error}") from None
     finally:
         shutil.rmtree(building, ignore_errors=True)
+
+
+def is_synthetic(root: Path) -> bool:
+    """Whether `make_synthetic` wrote the folder `root`."""
+    return (root / _FACTS).is_file()
 
 
 def load_synthetic(root: Path) -> LesionData:
