@@ -26,7 +26,7 @@ def resolve_data(data: Data, data_dir: Path | None, *, cache_dir: Path) -> tuple
     pictures stand in, which one line on stderr says. A folder that is named is never passed over.
 
     Args:
-        data: "isic2016" and "synthetic" ask for these and nothing else; "auto" takes either from a named folder.
+        data: "isic2016" or "synthetic" and nothing else; "auto" takes either from a named folder.
         data_dir: the folder of the data; for "synthetic", one that `python -m isic_smp.data synthetic` made.
         cache_dir: where synthetic pictures are kept, once for all processes, and digests of files.
 
