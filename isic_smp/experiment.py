@@ -101,7 +101,7 @@ def _run(recipe: Recipe, setup: Setup, ranks: Ranks, say: Callable[[str], None])
     cache_dir = setup.cache_dir or default_cache_dir()
     data, is_fallback = _main_first(
         ranks,
-        lambda: resolve_data(setup.data, setup.data_dir, cache_dir=cache_dir, binarize_masks=setup.binarize_masks),
+        lambda: resolve_data(setup.data, setup.data_dir, cache_dir=cache_dir),
     )
     say(f"data: {data.describe()}")
     if not data.train or not data.val:
@@ -136,6 +136,7 @@ def _run(recipe: Recipe, setup: Setup, ranks: Ranks, say: Callable[[str], None])
             data,
             preprocessing,
             validation=caches[1],
+            binarize_masks=setup.binarize_masks,
             output_dir=output_dir,
             experiment=setup.experiment or ("isic_smp-demo-synthetic" if data.name == "synthetic" else data.name),
             run_name=setup.run_name or output_dir.name,

@@ -16,8 +16,9 @@ from isic_smp.inference.predictor import Predictor
 from isic_smp.inference.preprocessing import Preprocessing
 from isic_smp.inference.scoring import Scores
 from isic_smp.tracking.environment import run_tags
-from isic_smp.tracking.figures import case_grid, curves, dice_histogram, overlay, panel
+from isic_smp.tracking.figures import case_grid, overlay, panel
 from isic_smp.tracking.models import log_segmentation_model
+from isic_smp.tracking.plots import curves, dice_histogram
 from isic_smp.tracking.run_log import RunLog
 from isic_smp.tracking.store import prepare_store
 from isic_smp.training.fit import Epoch, Fit
@@ -37,10 +38,17 @@ class ExperimentLog:
     """One experiment's run in MLflow, from its settings to its model. Make one with `start`."""
 
     def __init__(
-        self, log: RunLog, recipe: Recipe, data: LesionData, preprocessing: Preprocessing, output_dir: Path
+        self,
+        log: RunLog,
+        recipe: Recipe,
+        data: LesionData,
+        preprocessing: Preprocessing,
+        *,
+        binarize_masks: bool,
+        output_dir: Path,
     ) -> None:
         self.log, self.recipe, self.data, self.preprocessing = log, recipe, data, preprocessing
-        self.output_dir = output_dir
+        self.binarize_masks, self.output_dir = binarize_masks, output_dir
         self.run_id = log.run_id
         self._cases: list[tuple[np.ndarray, np.ndarray]] = []
 
@@ -52,6 +60,7 @@ class ExperimentLog:
         preprocessing: Preprocessing,
         *,
         validation: PixelCache,
+        binarize_masks: bool,
         output_dir: Path,
         experiment: str,
         run_name: str,
@@ -77,8 +86,9 @@ class ExperimentLog:
             run_id=known,
             parent_run_id=parent_run_id,
         )
+        output_dir.mkdir(parents=True, exist_ok=True)
         note.write_text(json.dumps({"run_id": log.run_id}))
-        made = cls(log, recipe, data, preprocessing, output_dir)
+        made = cls(log, recipe, data, preprocessing, binarize_masks=binarize_masks, output_dir=output_dir)
         made._log_datasets()
         made._cases = _spread_by_area(validation, CASES)
         return made
@@ -169,7 +179,7 @@ class ExperimentLog:
         for kind in ("best", "median", "worst"):
             panels = []
             for image_id in test.picks(kind, 3):  # type: ignore[arg-type]
-                image, mask = read_pair(pairs[image_id], binarize_masks=self.data.binarize_masks)
+                image, mask = read_pair(pairs[image_id], binarize_masks=self.binarize_masks)
                 [probability] = predictor.predict([image])
                 panels.append(
                     panel(image, mask, probability, image_id, threshold=self.preprocessing.threshold)
