@@ -53,8 +53,8 @@ def command(main: Callable[[], int | None], *, prog: str) -> None:
     except UserError as error:
         print(f"{prog}: error: {error}", file=sys.stderr)
         code = EXIT_BAD_INPUT
-    except KeyboardInterrupt:
-        print(f"{prog}: interrupted", file=sys.stderr)
+    except KeyboardInterrupt as stop:
+        print("; ".join([f"{prog}: interrupted", *map(str, stop.args)]), file=sys.stderr)
         code = EXIT_INTERRUPTED
     except BrokenPipeError:  # `… | head` closed the pipe: nothing is wrong
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

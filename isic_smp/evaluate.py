@@ -56,8 +56,14 @@ def main(argv: Sequence[str] | None = None) -> None:
     options = cli.parse(Options, prog=PROG, description=str(__doc__), argv=argv)
     if options.masks and options.out is None:
         raise UserError("--masks needs --out, the folder to write them to")
-    from isic_smp.data.source import resolve_data
-    from isic_smp.experiment import default_cache_dir
+    if options.out is not None:  # before the work, not after it
+        try:
+            options.out.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise UserError(
+                f"cannot write to {options.out}: {error.strerror}; choose another --out"
+            ) from None
+    from isic_smp.data.source import default_cache_dir, resolve_data
     from isic_smp.inference.load import load_bundle
 
     bundle = load_bundle(options.model, tracking_uri=options.tracking_uri)

@@ -5,7 +5,6 @@
 
 import dataclasses
 import json
-import os
 import sys
 import time
 from collections.abc import Callable
@@ -21,7 +20,7 @@ from isic_smp.data.augment import Augmenter
 from isic_smp.data.cache import PixelCache, open_pixel_cache
 from isic_smp.data.isic2016 import LesionData
 from isic_smp.data.pairs import Pair
-from isic_smp.data.source import resolve_data
+from isic_smp.data.source import default_cache_dir, resolve_data
 from isic_smp.errors import UserError
 from isic_smp.inference.load import save_bundle
 from isic_smp.inference.predictor import Predictor
@@ -73,13 +72,6 @@ class Result:
     test: Scores | None
     test_loss: float
     ui_hint: str
-
-
-def default_cache_dir() -> Path:
-    """ISIC_SMP_CACHE, or the user's cache folder."""
-    chosen = os.environ.get("ISIC_SMP_CACHE")
-    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(chosen) if chosen else Path(base) / "isic_smp"
 
 
 def run_experiment(recipe: Recipe, setup: Setup, *, say: Callable[[str], None] = print) -> Result | None:
@@ -167,6 +159,10 @@ def _run(recipe: Recipe, setup: Setup, ranks: Ranks, say: Callable[[str], None])
     except BaseException as error:
         if log is not None:
             log.fail(error)
+        if isinstance(error, KeyboardInterrupt):
+            raise KeyboardInterrupt(
+                f"go on with the same command, --output-dir {output_dir} and --resume"
+            ) from None
         raise
 
 

@@ -68,7 +68,7 @@ def main() -> None:
     """Run one experiment and print its table."""
     options = parse()
     # A scheduler's SIGTERM ends a run as Ctrl-C does: checkpoint kept, MLflow run marked.
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    signal.signal(signal.SIGTERM, _interrupt)
     from isic_smp.experiment import Setup, run_experiment
 
     result = run_experiment(
@@ -89,6 +89,10 @@ def main() -> None:
     )
     if result is not None:
         print(table(result))
+
+
+def _interrupt(*_: object) -> None:
+    raise KeyboardInterrupt
 
 
 def table(result: "Result") -> str:

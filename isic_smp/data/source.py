@@ -18,6 +18,13 @@ VARIABLE = "ISIC_SMP_DATA"
 DEFAULT_DIR = Path("data") / "isic2016"
 
 
+def default_cache_dir() -> Path:
+    """Where decoded pixels and the like are kept: ISIC_SMP_CACHE, or `isic_smp` in the user's cache folder."""
+    chosen = os.environ.get("ISIC_SMP_CACHE")
+    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(chosen) if chosen else Path(base) / "isic_smp"
+
+
 def resolve_data(data: Data, data_dir: Path | None, *, cache_dir: Path) -> tuple[LesionData, bool]:
     """The data to work on, and whether it is synthetic only because no other was found.
 
