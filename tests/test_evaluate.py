@@ -94,6 +94,12 @@ def test_masks_need_a_folder(run_dir, tmp_path):
         run("--model", run_dir, "--masks", cache=tmp_path)
 
 
+def test_a_folder_that_cannot_be_written_to_is_said_before_any_work(run_dir, tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(UserError, match="cannot write to .*: Not a directory; choose another --out"):
+        run("--model", run_dir, "--out", tmp_path / "file" / "out", cache=tmp_path)
+
+
 def command(*argv: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [sys.executable, "-m", "isic_smp.evaluate", *argv],
