@@ -145,6 +145,27 @@ def test_colour_leaves_the_mask_and_affine_the_palette() -> None:
     assert (warped != flipped).any()
 
 
+def test_each_kind_of_colour_change_happens() -> None:
+    image = np.full((1, 32, 32, 3), (140, 110, 90), np.uint8)
+    image[:, :16] = (100, 80, 70)
+    ids = np.arange(200)
+    views, _ = Augmenter(flips=False, affine=0, colour=1).apply(
+        np.repeat(image, 200, 0),
+        np.zeros((200, 32, 32), np.uint8),
+        sample_ids=np.arange(200),
+        seed=0,
+        epoch=0,
+    )
+    dark, light = views[:, 0, 0].astype(float), views[:, -1, 0].astype(float)
+    brightness = (dark + light).mean(axis=1) / (image[0, 0, 0].astype(float) + image[0, -1, 0]).mean()
+    contrast = (light - dark).sum(axis=1) / (dark + light).sum(axis=1) / (90 / 590)
+    saturation = (light.max(axis=1) - light.min(axis=1)) / light.mean(axis=1) / (50 / (340 / 3))
+    for factor, spread in ((brightness, 0.1), (contrast, 0.1), (saturation, 0.22)):
+        assert np.log(factor).std() > spread and abs(np.log(factor).mean()) < 0.1
+    hue = np.arctan2(np.sqrt(3) * (light[:, 1] - light[:, 2]), 2 * light[:, 0] - light[:, 1] - light[:, 2])
+    assert 0.18 < hue.std() < 0.4  # radians; the cast alone gives 0.16, and skin stays skin-coloured
+
+
 # --- image and mask in register
 
 
