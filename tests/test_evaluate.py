@@ -96,7 +96,7 @@ def test_masks_need_a_folder(run_dir, tmp_path):
 
 def test_a_folder_that_cannot_be_written_to_is_said_before_any_work(run_dir, tmp_path):
     (tmp_path / "file").touch()
-    with pytest.raises(UserError, match="cannot write to .*: Not a directory; choose another --out"):
+    with pytest.raises(UserError, match=r"cannot write to .*: Not a directory; choose another --out"):
         run("--model", run_dir, "--out", tmp_path / "file" / "out", cache=tmp_path)
 
 
