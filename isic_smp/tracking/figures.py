@@ -1,8 +1,8 @@
 """Pictures: of predictions, as uint8 arrays (H, W, 3) in RGB, and of numbers, as PNG files.
 
-All are square: MLflow's cards cut off what is wide. The two contours differ in brightness as well as
-in hue, so they can be told apart with any colour vision, and the wide one under the narrow one stays
-visible where they run together.
+All are square, with their words on top: MLflow's cards cut off what is wide, and the lowest quarter.
+The two contours differ in brightness as well as in hue, so they can be told apart with any colour
+vision, and the wide one under the narrow one stays visible where they run together.
 """
 
 import math
@@ -40,7 +40,7 @@ def overlay(
         image: uint8 (H, W, 3), RGB.
         truth: (H, W), 0 or 1.
         probability: float (H, W), 0 to 1.
-        caption: Put before the scores, under the picture.
+        caption: Put before the scores, above the picture.
         threshold: A pixel is predicted lesion where its probability is above this.
         side: Side of the result in pixels. The image keeps its proportions.
 
@@ -117,7 +117,7 @@ def _strip_height(side: int) -> int:
 def _enlarge(
     image: np.ndarray, truth: np.ndarray, probability: np.ndarray, side: int
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """All three so large that they just fit above the caption: outlines drawn at that size are smooth."""
+    """All three so large that they just fit below the caption: outlines drawn at that size are smooth."""
     height, width = image.shape[:2]
     scale = min(side / width, (side - _strip_height(side)) / height)
     size = (max(1, round(width * scale)), max(1, round(height * scale)))
@@ -135,11 +135,11 @@ def _contour(picture: np.ndarray, mask: np.ndarray, colour: Colour, width: int) 
 
 
 def _captioned(picture: np.ndarray, words: Sequence[tuple[str, Colour]], side: int) -> np.ndarray:
-    """`picture` in the middle of a square, coloured words under it."""
+    """`picture` in the middle of a square, coloured words above it."""
     strip = _strip_height(side)
     square = np.full((side, side, 3), PAPER, np.uint8)
     height, width = picture.shape[:2]
-    top, left = (side - strip - height) // 2, (side - width) // 2
+    top, left = strip + (side - strip - height) // 2, (side - width) // 2
     square[top : top + height, left : left + width] = picture
     text = "".join(word for word, _ in words)
     size = strip * 0.66
@@ -149,7 +149,7 @@ def _captioned(picture: np.ndarray, words: Sequence[tuple[str, Colour]], side: i
     canvas = Image.fromarray(square)
     draw, at = ImageDraw.Draw(canvas), size / 2
     for word, colour in words:
-        draw.text((at, side - strip / 2), word, fill=colour, font=font, anchor="lm")
+        draw.text((at, strip / 2), word, fill=colour, font=font, anchor="lm")
         at += font.getlength(word)
     return np.asarray(canvas)
 

@@ -52,7 +52,7 @@ def write_image(image: np.ndarray, folder: Path, full: str, small: str) -> None:
         raise ValueError(f"expected a uint8 picture (H, W, 3), got {image.dtype} {image.shape}")
     picture = Image.fromarray(image)
     (folder / full).parent.mkdir(parents=True, exist_ok=True)
-    picture.save(folder / full, compress_level=4)
+    picture.save(folder / full, compress_level=4)  # 6 takes three times as long for 2 % less
     picture.thumbnail((CARD_SIDE, CARD_SIDE))
     picture.save(folder / small, quality=85, method=2)
 

@@ -27,6 +27,7 @@ from isic_smp.tracking.journal import Journal
 from isic_smp.tracking.sending import Sender
 from isic_smp.tracking.store import experiment_id, one_line, without_password
 from isic_smp.tracking.ui import ui_hint
+from isic_smp.tracking.views import VIEW_TAG, View
 
 logger = logging.getLogger(__name__)
 
@@ -68,6 +69,7 @@ class RunLog:
         tracking_uri: str,
         run_id: str | None = None,
         parent_run_id: str | None = None,
+        view: View | None = None,
     ) -> "RunLog":
         """Create a run, or go on with run `run_id`.
 
@@ -80,6 +82,7 @@ class RunLog:
             tracking_uri: As `prepare_store` returns it.
             run_id: The run to resume. What its journal holds already is not logged a second time.
             parent_run_id: The run under which the UI folds this one (a sweep's).
+            view: What the UI shows of the experiment under the address in `ui_hint`.
 
         Raises:
             UserError: the store refuses or does not answer, or there is no run `run_id`.
@@ -99,6 +102,8 @@ class RunLog:
                 )
             else:
                 run = client.get_run(run_id)
+            if view is not None:
+                client.set_experiment_tag(run.info.experiment_id, VIEW_TAG, view.to_tag())
         except MlflowException as error:
             what = f"cannot resume run {run_id}" if run_id else "cannot start a run"
             raise UserError(f"{what} in {without_password(tracking_uri)}: {one_line(error)}") from None
@@ -142,7 +147,7 @@ class RunLog:
         """Log a picture for the UI's image grid, one card a key, with a slider over the steps.
 
         Args:
-            image: uint8, (H, W, 3), RGB. Squares of 384 or more fill a card; wide ones are cut off.
+            image: uint8, (H, W, 3), RGB. A card shows a square but for its lowest quarter.
             key: Letters, digits, `_-./ `; runs are laid side by side where their keys are equal.
             step: The epoch. One picture a key and step: the first one logged stays.
         """
@@ -193,13 +198,13 @@ class RunLog:
             name: Of the whole, "isic2016" say; the context is appended to it, since MLflow keeps one
                 entry a name and digest.
             source: Where it comes from: a URL or name, not a path of this machine.
-            digest: Fingerprint of its content; the first 36 characters are kept.
+            digest: Fingerprint of its content; the first 12 characters are kept, as the UI shows them.
             profile: Counts and the like, shown as JSON.
             context: What the run uses it for.
         """
         dataset = {
             "name": f"{name}-{context}",
-            "digest": digest[:36],
+            "digest": digest[:12],
             "source_type": "external",
             "source": json.dumps({"uri": source}),
             "profile": json.dumps(dict(profile)),
@@ -207,7 +212,7 @@ class RunLog:
         self._append("dataset", dataset=dataset, context=context)
 
     def ui_hint(self) -> str:
-        """The command that opens the UI, and this run's address in it."""
+        """The command that opens the UI, and the addresses of this run and its experiment."""
         return ui_hint(self.tracking_uri, experiment_id=self.experiment_id, run_id=self.run_id)
 
     def finish(self, status: Status = "FINISHED", *, timeout: float = CLOSE_SECONDS) -> bool:

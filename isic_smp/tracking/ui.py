@@ -1,4 +1,4 @@
-"""How to look at a run: the command that opens MLflow's UI, and the address in it."""
+"""How to look at a run: the command that opens MLflow's UI, and the addresses in it."""
 
 import os
 import shlex
@@ -7,28 +7,29 @@ import sys
 from pathlib import Path
 
 from isic_smp.tracking.store import SQLITE, sqlite_file, without_password
+from isic_smp.tracking.views import VIEW_KEY
 
 LOCAL_UI = "http://127.0.0.1:5000"
 
 
 def ui_hint(tracking_uri: str, *, experiment_id: str, run_id: str) -> str:
-    """Lines to print after a run: for a SQLite store the command that starts the UI, and the run's address.
+    """Lines to print after a run: the command that starts the UI (for a SQLite store), and where to look.
 
     The UI listens on 127.0.0.1 only. Without job execution it is 2 processes instead of 10.
     """
     database = sqlite_file(tracking_uri)
-    if database is None:
-        return f"look: {without_password(tracking_uri).rstrip('/')}{_run_page(experiment_id, run_id)}"
-    store = SQLITE + os.path.relpath(database) if database.is_relative_to(Path.cwd()) else tracking_uri
-    command = f"{_mlflow_command()} ui --backend-store-uri {shlex.quote(store)}"
-    return (
-        f"look: MLFLOW_SERVER_ENABLE_JOB_EXECUTION=false {command}\n"
-        f"then: {LOCAL_UI}{_run_page(experiment_id, run_id)}"
+    lines, server = [], without_password(tracking_uri).rstrip("/")
+    if database is not None:
+        here = database.is_relative_to(Path.cwd())
+        store = SQLITE + (os.path.relpath(database) if here else str(database))
+        command = f"{_mlflow_command()} ui --backend-store-uri {shlex.quote(store)}"
+        lines, server = [f"look at it: MLFLOW_SERVER_ENABLE_JOB_EXECUTION=false {command}"], LOCAL_UI
+    # Without workflowType the UI opens its pages for language models.
+    runs = f"{server}/#/experiments/{experiment_id}/runs"
+    view = f"workflowType=machine_learning&compareRunsMode=CHART&viewStateShareKey={VIEW_KEY}"
+    return "\n".join(
+        [*lines, f"this run:   {runs}/{run_id}?workflowType=machine_learning", f"all runs:   {runs}?{view}"]
     )
-
-
-def _run_page(experiment_id: str, run_id: str) -> str:
-    return f"/#/experiments/{experiment_id}/runs/{run_id}"
 
 
 def _mlflow_command() -> str:
