@@ -215,7 +215,7 @@ def _ruler(rng: np.random.Generator, picture: np.ndarray) -> None:
         length = (0.07 if i % 5 == 0 else 0.035) * size
         ends = np.rint(np.array([[at, inset], [at, inset + length]]) * 16).astype(np.int32)
         cv2.polylines(cover, [ends], False, 255, max(1, round(size / 200)), cv2.LINE_AA, 4)
-    cover = np.ascontiguousarray(np.rot90(cover, rng.integers(4)))
+    cover = np.ascontiguousarray(np.rot90(cover, int(rng.integers(4))))
     _blend(picture, np.full(3, 0.1), cover * np.float32(rng.uniform(0.5, 0.9) / 255))
 
 

@@ -152,7 +152,7 @@ def test_each_kind_of_colour_change_happens() -> None:
     views, _ = Augmenter(flips=False, affine=0, colour=1).apply(
         np.repeat(image, 200, 0),
         np.zeros((200, 32, 32), np.uint8),
-        sample_ids=np.arange(200),
+        sample_ids=ids,
         seed=0,
         epoch=0,
     )

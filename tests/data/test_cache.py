@@ -138,9 +138,7 @@ def test_grey_masks_need_to_be_asked_for(tmp_path: Path) -> None:
     cache = open_pixel_cache(pairs, 16, cache_dir=cache_dir, binarize_masks=True, progress=False)
     _, masks = cache.read([1])
     assert set(np.unique(masks)) == {0, 1}
-    with pytest.raises(
-        UserError, match=pairs[1].mask.name
-    ):  # not served from the lenient cache
+    with pytest.raises(UserError, match=pairs[1].mask.name):  # not served from the lenient cache
         open_quietly(pairs, 16, cache_dir)
 
 
