@@ -80,7 +80,7 @@ def _noise(rng: np.random.Generator, size: int, cell: float) -> np.ndarray:
 
 def _rough(rng: np.random.Generator, size: int, cell: float, octaves: int = 3) -> np.ndarray:
     """Noise with detail down to cell / 2^(octaves - 1), each finer one weaker."""
-    return sum((0.55**i * _noise(rng, size, cell / 2**i) for i in range(octaves)), np.float32(0)) / 1.3
+    return np.sum([0.55**i * _noise(rng, size, cell / 2**i) for i in range(octaves)], axis=0) / 1.3
 
 
 def _step(values: np.ndarray) -> np.ndarray:
