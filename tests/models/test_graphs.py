@@ -71,12 +71,11 @@ def test_exports_with_any_batch_height_and_width(kind, settings):
 @pytest.mark.slow
 def test_compiles_for_real():
     torch.compiler.reset()
-    network, x = (
-        UpConvNet("trunc-mobilenetv2_035-s4-same", encoder_weights=None).eval(),
-        torch.randn(2, 3, 64, 32),
-    )
+    network, x = UpConvNet("trunc-mobilenetv2_035-s4-same", encoder_weights=None), torch.randn(2, 3, 64, 32)
+    network.eval()
     with torch.no_grad():
-        assert_same(torch.compile(network, fullgraph=True)(x), network(x))
+        got, expected = torch.compile(network, fullgraph=True)(x), network(x)
+    torch.testing.assert_close(got, expected, rtol=0, atol=1e-4 * float(expected.abs().max()))
 
 
 def _train_one_step(rank, folder, freeze):

@@ -13,6 +13,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from timm.models import adapt_input_conv
 
+import isic_smp.plugin  # noqa: F401
 from isic_smp.errors import UserError
 from isic_smp.models.encoder import TruncatedMobileNet
 from isic_smp.models.upconvnet import UpConvNet
