@@ -65,6 +65,15 @@ def test_the_mask_is_where_the_pigment_is(drawn: tuple[np.ndarray, np.ndarray]) 
     assert np.mean(darker) > 0.95
 
 
+def test_no_other_place_fits_the_mask_better(drawn: tuple[np.ndarray, np.ndarray]) -> None:
+    def contrast(move: tuple[int, int]) -> float:
+        moved = np.roll(drawn[1], move, axis=(1, 2)).astype(bool)
+        return np.mean([p[~m][:, 2].mean() - p[m][:, 2].mean() for p, m in zip(drawn[0], moved, strict=True)])
+
+    moves = [(-2, 0), (2, 0), (0, -2), (0, 2)]  # of 96 pixels
+    assert contrast((0, 0)) > max(contrast(move) for move in moves)
+
+
 def test_a_mask_has_one_piece(drawn: tuple[np.ndarray, np.ndarray]) -> None:
     from scipy.ndimage import label
 
