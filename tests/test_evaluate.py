@@ -89,11 +89,6 @@ def test_nothing_is_written_unless_asked(few, run_dir, tmp_path, monkeypatch):
     assert list(Path.cwd().iterdir()) == []
 
 
-def test_masks_need_a_folder(run_dir, tmp_path):
-    with pytest.raises(UserError, match="--masks needs --out"):
-        run("--model", run_dir, "--masks", cache=tmp_path)
-
-
 def test_a_folder_that_cannot_be_written_to_is_said_before_any_work(run_dir, tmp_path):
     (tmp_path / "file").touch()
     with pytest.raises(UserError, match=r"cannot write to .*: Not a directory; choose another --out"):
@@ -118,7 +113,8 @@ def test_help_comes_without_heavy_imports():
 
 
 def test_bad_input_is_one_line_and_exit_code_2():
-    ended = command("--model", "no/such/model")
+    ended = command("--model", "run", "--masks")
     assert ended.returncode == 2
-    assert ended.stderr.startswith("python -m isic_smp.evaluate: error: no model 'no/such/model': expected")
-    assert ended.stderr.count("\n") == 1
+    assert ended.stderr == (
+        "python -m isic_smp.evaluate: error: --masks needs --out, the folder to write them to\n"
+    )
