@@ -1,0 +1,143 @@
+"""The official layout and the fixed split: which images are trained on, chosen by, and reported on."""
+
+import shutil
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from isic_smp.data.fingerprint import fingerprint
+from isic_smp.data.isic2016 import FOLDERS, TEST, TRAINING, load_isic2016, split_lists
+from isic_smp.data.make_split import LISTS, SEED, VALIDATION, choose_validation
+from isic_smp.data.pairs import find_pairs, read_mask
+from isic_smp.errors import UserError
+
+LISTED = {name: sorted(ids) for name, ids in split_lists().items()}
+
+
+@pytest.fixture
+def tiny(tmp_path):
+    """Three training, two validation and two test pairs of 8 × 6 pixels, in the official layout."""
+    root = tmp_path / "isic"
+    for folder in FOLDERS:
+        (root / folder).mkdir(parents=True)
+    chosen = {TRAINING: LISTED["train"][:3] + LISTED["val"][:2], TEST: LISTED["test"][:2]}
+    for (images, masks), ids in chosen.items():
+        for number, id in enumerate(ids):
+            Image.new("RGB", (8, 6), (number, 50, 50)).save(root / images / f"{id}.jpg")
+            Image.new("L", (8, 6), 255).save(root / masks / f"{id}_Segmentation.png")
+    return root
+
+
+def test_the_lists_are_the_official_split_with_a_tenth_for_validation(isic_dir):
+    lists = split_lists()
+    assert {name: len(ids) for name, ids in lists.items()} == {"train": 810, "val": 90, "test": 379}
+    official = {
+        name: set((isic_dir / f"official_{name}_ids.txt").read_text().split()) for name in ("train", "test")
+    }
+    assert lists["train"] | lists["val"] == official["train"]
+    assert lists["test"] == official["test"]
+    assert not lists["train"] & lists["val"]
+
+
+def test_no_lesion_is_on_both_sides_of_training_and_validation():
+    lists = split_lists()
+    twins = [line.split() for line in (LISTS / "near_duplicates.txt").read_text().splitlines()]
+    assert len(twins) == 24
+    for pair in twins:
+        assert not lists["val"] & set(pair)
+
+
+def test_the_lists_can_be_made_again_and_have_the_areas_of_all(isic_dir):
+    lists = split_lists()
+    areas = dict.fromkeys(sorted(lists["train"] | lists["val"]))
+    for pair in find_pairs(*(isic_dir / folder for folder in TRAINING)):
+        areas[pair.id] = float(read_mask(pair.mask).mean())
+    if sum(area is not None for area in areas.values()) != 845:
+        pytest.skip("the lists were made from 845 masks, this folder has another number")
+    twins = set((LISTS / "near_duplicates.txt").read_text().split())
+    assert set(choose_validation(areas, twins, count=VALIDATION, seed=SEED)) == lists["val"]
+    known = {name: [areas[id] for id in lists[name] if areas[id] is not None] for name in ("train", "val")}
+    quartiles = {name: np.percentile(values, [25, 50, 75]) for name, values in known.items()}
+    assert np.abs(quartiles["train"] - quartiles["val"]).max() < 0.01
+
+
+def test_a_part_of_the_data_is_loaded_and_says_how_much_it_is(isic_dir):
+    data = load_isic2016(isic_dir)
+    splits = {"train": data.train, "val": data.val, "test": data.test}
+    for name, pairs in splits.items():
+        assert [pair.id for pair in pairs] == sorted(pair.id for pair in pairs)
+        assert {pair.id for pair in pairs} <= split_lists()[name]
+        assert all(pair.mask.name == f"{pair.id}_Segmentation.png" for pair in pairs)
+    assert len(data.train) + len(data.val) == len(list((isic_dir / TRAINING[0]).iterdir()))
+    counts = [
+        f"train {len(data.train)} of 810",
+        f"validation {len(data.val)} of 90",
+        f"test {len(data.test)} of 379",
+    ]
+    assert data.describe() == "isic2016: " + ", ".join(counts)
+
+
+def test_the_fingerprint_knows_content_and_split_but_not_the_place(tiny, tmp_path):
+    data = load_isic2016(tiny)
+    cached = load_isic2016(tiny, cache_dir=tmp_path / "cache")
+    assert (
+        data.fingerprint
+        == cached.fingerprint
+        == load_isic2016(tiny, cache_dir=tmp_path / "cache").fingerprint
+    )
+    shutil.copytree(tiny, tmp_path / "elsewhere")
+    assert load_isic2016(tmp_path / "elsewhere", cache_dir=tmp_path / "cache").fingerprint == data.fingerprint
+    moved = {"train": [*data.train, data.val[0]], "val": data.val[1:], "test": data.test}
+    assert fingerprint(moved) != data.fingerprint
+    Image.new("L", (8, 6), 0).save(data.val[0].mask)
+    assert load_isic2016(tiny, cache_dir=tmp_path / "cache").fingerprint != data.fingerprint
+
+
+def test_a_second_start_reads_no_file_again(tiny, tmp_path, monkeypatch):
+    expected = load_isic2016(tiny, cache_dir=tmp_path).fingerprint
+    monkeypatch.setattr("isic_smp.data.fingerprint._digest", lambda path: pytest.fail(f"read {path} again"))
+    assert load_isic2016(tiny, cache_dir=tmp_path).fingerprint == expected
+
+
+def test_damaged_notes_of_digests_are_made_again(tiny, tmp_path):
+    expected = load_isic2016(tiny, cache_dir=tmp_path).fingerprint
+    (tmp_path / "file_digests.json").write_text("[half")
+    assert load_isic2016(tiny, cache_dir=tmp_path).fingerprint == expected
+
+
+def test_a_missing_folder_is_named_with_the_way_to_get_it(tiny):
+    shutil.rmtree(tiny / TEST[1])
+    with pytest.raises(UserError, match=rf"lacks the folder {TEST[1]}; .*isic_smp\.data download"):
+        load_isic2016(tiny)
+
+
+def test_an_image_without_mask_is_refused(tiny):
+    (tiny / TRAINING[1] / f"{LISTED['train'][0]}_Segmentation.png").unlink()
+    with pytest.raises(UserError, match=rf"1 id without a mask \({LISTED['train'][0]}\)"):
+        load_isic2016(tiny)
+
+
+def test_test_images_among_the_training_images_are_refused(tiny):
+    for folder, ending in zip(TRAINING, (".jpg", "_Segmentation.png"), strict=True):
+        side = TEST[TRAINING.index(folder)]
+        shutil.copy(tiny / side / f"{LISTED['test'][0]}{ending}", tiny / folder)
+    with pytest.raises(
+        UserError, match=rf"1 training images are official test images \({LISTED['test'][0]}\)"
+    ):
+        load_isic2016(tiny)
+
+
+def test_images_of_another_set_are_refused(tiny):
+    Image.new("RGB", (8, 6)).save(tiny / TEST[0] / "PH2_001.jpg")
+    Image.new("L", (8, 6)).save(tiny / TEST[1] / "PH2_001.png")
+    with pytest.raises(UserError, match=r"1 test images are not official ones \(PH2_001\)"):
+        load_isic2016(tiny)
+
+
+def test_a_split_without_any_image_is_refused(tiny):
+    for id in LISTED["val"][:2]:
+        (tiny / TRAINING[0] / f"{id}.jpg").unlink()
+        (tiny / TRAINING[1] / f"{id}_Segmentation.png").unlink()
+    with pytest.raises(UserError, match="no image of the validation split"):
+        load_isic2016(tiny)
