@@ -48,8 +48,16 @@ def overlay(
         uint8 (side, side, 3).
     """
     picture, truth_large, probability_large = _enlarge(image, truth, probability, side)
-    _contour(picture, truth_large > 0.5, TRUTH, max(3, side // 80))
-    _contour(picture, probability_large > threshold, PREDICTION, max(1, side // 192))
+    thin, wide = max(1, side // 192), max(3, side // 64)
+    predicted, true = _outline(probability_large > threshold), _outline(truth_large > 0.5)
+    # The dark rims, which keep the lines visible on bright skin, come first: none may cover the other line.
+    for lines, colour, width in (
+        (predicted, PAPER, thin + 2),
+        (true, PAPER, wide + 2),
+        (true, TRUTH, wide),
+        (predicted, PREDICTION, thin),
+    ):
+        cv2.drawContours(picture, lines, -1, colour, width, cv2.LINE_AA)
     words = f"{caption}  " if caption else ""
     words += _say_scores(truth > 0, probability > threshold)
     return _captioned(picture, [(words, INK), ("  truth", TRUTH), ("  prediction", PREDICTION)], side)
@@ -75,7 +83,7 @@ def panel(
     picture, truth_large, probability_large = _enlarge(image, truth, probability, tile)
     is_lesion, is_predicted = truth_large > 0.5, probability_large > threshold
     grey = np.repeat((probability_large * 255).astype(np.uint8)[..., None], 3, axis=2)
-    _contour(grey, is_predicted, PREDICTION, max(1, tile // 192))
+    cv2.drawContours(grey, _outline(is_predicted), -1, PREDICTION, max(1, tile // 192), cv2.LINE_AA)
     white = np.repeat(is_lesion.astype(np.uint8)[..., None] * 255, 3, axis=2)
     difference = (picture // 3 + 20).astype(np.uint8)
     difference[is_lesion & is_predicted] = (picture[is_lesion & is_predicted] // 2 + 110).astype(np.uint8)
@@ -127,11 +135,8 @@ def _enlarge(
     return cv2.resize(image, size, interpolation=how), mask, chance
 
 
-def _contour(picture: np.ndarray, mask: np.ndarray, colour: Colour, width: int) -> None:
-    """Draw the outline of `mask` into `picture`, on a dark rim that keeps it visible on bright skin."""
-    lines, _ = cv2.findContours(mask.astype(np.uint8), cv2.RETR_LIST, cv2.CHAIN_APPROX_NONE)
-    cv2.drawContours(picture, lines, -1, PAPER, width + 2, cv2.LINE_AA)
-    cv2.drawContours(picture, lines, -1, colour, width, cv2.LINE_AA)
+def _outline(mask: np.ndarray) -> Sequence[np.ndarray]:
+    return cv2.findContours(mask.astype(np.uint8), cv2.RETR_LIST, cv2.CHAIN_APPROX_NONE)[0]
 
 
 def _captioned(picture: np.ndarray, words: Sequence[tuple[str, Colour]], side: int) -> np.ndarray:

@@ -55,7 +55,13 @@ class RunLog:
         self._recall()
         self._sender = Sender(journal, tracking_uri=tracking_uri, run_id=run_id)
         self._sender.start()
-        self._sender.wake()
+        if journal.size == 0:  # what `sync` has to know
+            self._append(
+                "run",
+                run_id=run_id,
+                experiment_id=experiment_id,
+                tracking_uri=without_password(tracking_uri),
+            )
 
     @classmethod
     def start(
@@ -113,14 +119,7 @@ class RunLog:
             experiment_id=run.info.experiment_id,
             tracking_uri=tracking_uri,
         )
-        if run_id is None:
-            log._append(
-                "run",
-                run_id=log.run_id,
-                experiment_id=log.experiment_id,
-                tracking_uri=without_password(tracking_uri),
-            )
-        else:
+        if run_id is not None:
             log._append("resume")
             log._append("tags", values=texts)
         log.log_params(params)

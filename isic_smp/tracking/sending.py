@@ -27,10 +27,8 @@ LONGEST_PAUSE_SECONDS = 15.0
 REFUSALS = {"INVALID_PARAMETER_VALUE", "BAD_REQUEST", "RESOURCE_DOES_NOT_EXIST", "INVALID_STATE"}
 
 
-class LostFile(FileNotFoundError):
-    """A file to be logged that no longer exists; sending again would not help."""
-
-    error_code = "RESOURCE_DOES_NOT_EXIST"
+class Refused(Exception):
+    """An entry that MLflow would not take however often it were sent."""
 
 
 class Sender(threading.Thread):
@@ -129,6 +127,8 @@ def _send_or_refuse(entry: Entry, journal: Journal, client: "MlflowClient", run_
 
 
 def _is_refusal(error: Exception) -> bool:
+    if isinstance(error, Refused):
+        return True
     response = getattr(error, "response", None)  # of requests, for uploads
     if response is not None:
         return 400 <= response.status_code < 500 and response.status_code not in (401, 403, 408, 429)
@@ -185,8 +185,11 @@ def _send_values(batch: list[Entry], client: "MlflowClient", run_id: str) -> Non
     for entry in batch:
         if entry["kind"] == "metrics":
             metrics += [Metric(k, v, entry["time"], entry["step"]) for k, v in entry["values"].items()]
-        else:
-            texts[entry["kind"]].update(entry["values"])
+            continue
+        for key, value in entry["values"].items():
+            if entry["kind"] == "params" and texts["params"].get(key, value) != value:
+                raise Refused(f"parameter {key} was set before, to another value")
+            texts[entry["kind"]][key] = value
     params = iter([Param(k, v) for k, v in texts["params"].items()])
     tags = iter([RunTag(k, v) for k, v in texts["tags"].items()])
     rest = iter(metrics)
@@ -206,7 +209,7 @@ def _send_file(entry: Entry, journal: Journal, client: "MlflowClient", run_id: s
     if not path.exists():
         if entry["own"]:
             return  # it has arrived before, and was deleted then
-        raise LostFile(f"{path} is gone: it must stay until the run is finished")
+        raise Refused(f"{path} is gone: it must stay until the run is finished")
     if path.is_dir():
         client.log_artifacts(run_id, str(path), entry["to"])
     else:

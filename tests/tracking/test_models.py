@@ -1,0 +1,108 @@
+import subprocess
+import sys
+import zipfile
+
+import numpy as np
+import pytest
+import torch
+
+from isic_smp.inference.load import load, save_bundle
+from isic_smp.inference.preprocessing import Preprocessing
+from isic_smp.tracking.journal import Journal
+from isic_smp.tracking.models import log_segmentation_model
+from isic_smp.tracking.run_log import RunLog
+from isic_smp.tracking.sending import send_pending
+
+from .conftest import new_store
+
+# An environment that has never seen the training code, and refuses pickles.
+ELSEWHERE = """
+import os, sys
+class Unknown:
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] in ("isic_smp", "segmentation_models_pytorch", "timm"):
+            raise ModuleNotFoundError(name)
+sys.meta_path.insert(0, Unknown())
+os.environ["MLFLOW_ALLOW_PICKLE_DESERIALIZATION"] = "false"
+import mlflow, numpy as np, torch
+mlflow.set_tracking_uri(sys.argv[1])
+model = mlflow.pytorch.load_model(sys.argv[2])
+inputs = np.load(sys.argv[3])
+np.savez(sys.argv[4], **{name: model(torch.from_numpy(x)).numpy() for name, x in inputs.items()})
+print(sorted(mlflow.models.get_model_info(sys.argv[2]).metadata["preprocessing"]))
+"""
+
+
+@pytest.fixture(scope="module")
+def model():
+    from isic_smp import UpConvNet
+
+    torch.manual_seed(0)
+    # Frozen and in training mode, as after a training that keeps its encoder.
+    model = UpConvNet("trunc-mobilenetv2_100-s1", encoder_weights=None)
+    model.freeze_encoder()
+    return model.train()
+
+
+@pytest.fixture(scope="module")
+def logged(started_together, model, tmp_path_factory):
+    """The run, its store's client, and the folder that the model was saved in."""
+    from mlflow import MlflowClient
+
+    folder = tmp_path_factory.mktemp("models")
+    store = new_store(started_together, folder)
+    preprocessing = Preprocessing(size=32, mean=model.mean, std=model.std)
+    save_bundle(model, preprocessing, {}, folder / "bundle")
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    with RunLog.start(
+        experiment="models", run_name="a model", params={}, tags={}, journal=folder, tracking_uri=store
+    ) as log:
+        log_segmentation_model(log, model, preprocessing, folder / "bundle")
+    assert model.training and all(torch.equal(before[n], v) for n, v in model.state_dict().items())
+    return log, MlflowClient(store), folder / "bundle"
+
+
+def test_the_model_loads_without_our_code_and_without_pickle(logged, tmp_path):
+    log, client, bundle = logged
+    rng = np.random.default_rng(0)
+    shapes = {"one": (1, 3, 32, 32), "wide": (2, 3, 48, 80), "many": (5, 3, 64, 40)}
+    inputs = {name: rng.normal(size=shape).astype(np.float32) for name, shape in shapes.items()}
+    np.savez(tmp_path / "inputs.npz", **inputs)
+    [output] = client.get_run(log.run_id).outputs.model_outputs
+    files = [str(tmp_path / name) for name in ("inputs.npz", "outputs.npz")]
+    done = subprocess.run(
+        [sys.executable, "-c", ELSEWHERE, log.tracking_uri, f"models:/{output.model_id}", *files],
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "'mean', 'size', 'std'" in done.stdout
+    outputs = np.load(tmp_path / "outputs.npz")
+    expected = load(bundle)
+    with torch.no_grad():
+        for name, x in inputs.items():
+            assert np.allclose(outputs[name], expected(torch.from_numpy(x)).numpy(), atol=1e-4), name
+
+
+def test_the_run_holds_the_smp_model_too(logged, model):
+    log, _, _ = logged
+    again = load(f"runs:/{log.run_id}", tracking_uri=log.tracking_uri)
+    assert all(torch.equal(again.state_dict()[n], v) for n, v in model.state_dict().items())
+
+
+def test_the_logged_program_tells_nothing_of_this_machine(logged):
+    log, client, _ = logged
+    [output] = client.get_run(log.run_id).outputs.model_outputs
+    folder = client.get_logged_model(output.model_id).artifact_location
+    with zipfile.ZipFile(f"{folder}/data/model.pt2") as program:
+        texts = [program.read(name) for name in program.namelist() if name.endswith(".json")]
+    assert texts and not any(b".py" in text for text in texts)
+
+
+def test_a_model_sent_twice_is_there_once(logged):
+    log, client, _ = logged
+    (log.journal.folder / "sent").unlink()
+    with Journal(log.journal.folder) as journal:
+        send_pending(journal, client, log.run_id)
+    assert len(client.get_run(log.run_id).outputs.model_outputs) == 1
+    assert len(client.search_logged_models([log.experiment_id])) == 1

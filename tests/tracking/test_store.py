@@ -1,0 +1,112 @@
+import re
+import shutil
+import socket
+import time
+
+import pytest
+
+from isic_smp.errors import UserError
+from isic_smp.tracking import store as store_module
+from isic_smp.tracking.store import experiment_id, prepare_store, without_password
+
+from .conftest import STARTS
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+def test_first_runs_that_start_together_all_succeed(started_together):
+    from mlflow import MlflowClient
+
+    folder, failed, stderr = started_together
+    assert failed == 0, stderr
+    client = MlflowClient(f"sqlite:///{folder}/mlruns/mlflow.db")
+    assert [e.name for e in client.search_experiments()].count("together") == 1
+    experiment = client.get_experiment_by_name("together")
+    assert experiment.artifact_location == str(folder / "mlruns" / "artifacts" / "together")
+    runs = client.search_runs([experiment.experiment_id])
+    assert sorted(r.data.metrics["value"] for r in runs) == list(range(STARTS))
+    assert {r.info.status for r in runs} == {"FINISHED"}
+    assert all(len(r.inputs.dataset_inputs) == 1 for r in runs)
+    assert not (folder / "mlruns" / "mlflow.db.part").exists()
+
+
+def test_an_existing_store_is_left_as_it_is(store, monkeypatch):
+    # The migration takes seconds; a second start may not run it again.
+    monkeypatch.setattr(store_module, "_create_schema", lambda uri: pytest.fail("created again"))
+    assert prepare_store(store) == store
+
+
+def test_environment_variable_is_honoured_and_an_explicit_uri_wins(store, monkeypatch):
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", store)
+    assert prepare_store() == store
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://127.0.0.1:{free_port()}")
+    assert prepare_store(store) == store
+
+
+def test_default_store_lies_in_the_working_folder(store, tmp_path, monkeypatch):
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    monkeypatch.chdir(tmp_path)
+    assert prepare_store() == f"sqlite:///{tmp_path}/mlruns/mlflow.db"
+
+
+def test_a_store_in_a_folder_with_an_awkward_name(store, tmp_path, monkeypatch):
+    from mlflow import MlflowClient
+
+    folder = tmp_path / "my läsions #1 50%"
+    shutil.move(tmp_path / "mlruns", folder)
+    uri = prepare_store(f"sqlite:///{folder}/mlflow.db")
+    client = MlflowClient(uri)
+    run = client.create_run(experiment_id("here", tracking_uri=uri))
+    (tmp_path / "note.txt").write_text("hello")
+    client.log_artifact(run.info.run_id, str(tmp_path / "note.txt"))
+    assert [f.path for f in client.list_artifacts(run.info.run_id)] == ["note.txt"]
+    assert list((folder / "artifacts" / "here").rglob("note.txt"))
+
+
+def test_a_server_that_is_not_there_is_said_within_seconds():
+    uri = f"http://user:secret@127.0.0.1:{free_port()}"
+    began = time.monotonic()
+    with pytest.raises(UserError, match="start it, correct MLFLOW_TRACKING_URI, or unset it") as caught:
+        prepare_store(uri)
+    assert time.monotonic() - began < 6
+    assert "secret" not in str(caught.value)
+
+
+def test_a_database_server_that_is_not_there_is_said_within_seconds():
+    with pytest.raises(UserError, match="cannot be used"):
+        prepare_store(f"postgresql://user:secret@127.0.0.1:{free_port()}/mlflow")
+
+
+def test_a_server_that_never_answers_is_given_up(monkeypatch):
+    monkeypatch.setattr(store_module, "ANSWER_SECONDS", 0.5)
+    silent = socket.create_server(("127.0.0.1", 0))  # connections wait there for ever
+    with silent, pytest.raises(UserError, match="no answer in time"):
+        prepare_store(f"http://127.0.0.1:{silent.getsockname()[1]}")
+
+
+def test_a_folder_that_cannot_be_made(tmp_path):
+    (tmp_path / "mlruns").write_text("a file, not a folder")
+    with pytest.raises(UserError, match="cannot create the MLflow store"):
+        prepare_store(f"sqlite:///{tmp_path}/mlruns/mlflow.db")
+
+
+@pytest.mark.parametrize("uri", ["sqlite://", "sqlite:///:memory:", "sqlite:///a.db?mode=ro"])
+def test_sqlite_without_a_file_is_refused(uri):
+    with pytest.raises(UserError, match=re.escape(uri)):
+        prepare_store(uri)
+
+
+def test_a_deleted_experiment_is_said_with_its_way_back(store, client):
+    number = experiment_id("gone", tracking_uri=store)
+    client.delete_experiment(number)
+    with pytest.raises(UserError, match=f"mlflow experiments restore -x {number}"):
+        experiment_id("gone", tracking_uri=store)
+
+
+def test_passwords_are_not_shown():
+    assert without_password("http://me:secret@host:5000/x") == "http://me:***@host:5000/x"
+    assert without_password("http://host:5000") == "http://host:5000"
