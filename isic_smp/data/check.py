@@ -9,7 +9,7 @@ from PIL import Image
 
 from isic_smp.data.audit import Audit, Twins, audit
 from isic_smp.data.contact_sheet import sheet, tile
-from isic_smp.data.isic2016 import split_lists
+from isic_smp.data.isic2016 import SPLIT_NAMES, split_lists
 from isic_smp.data.pairs import read_pair
 from isic_smp.errors import UserError
 
@@ -48,7 +48,9 @@ def _lines(found: Audit) -> Iterator[str]:
     yield f"{found.root}"
     yield "pairs: " + (", ".join(f"{side} {count}" for side, count in found.pairs.items()) or "none")
     if any(found.official.values()):
-        official = ", ".join(f"{name} {found.official[name]} of {totals[name]}" for name in totals)
+        official = ", ".join(
+            f"{SPLIT_NAMES[name]} {found.official[name]} of {totals[name]}" for name in totals
+        )
         yield f"of ISIC 2016 part 1: {official}"
     elif found.pairs:
         yield "of ISIC 2016 part 1: none, other data in its layout"

@@ -3,7 +3,8 @@
 Gutman et al., "Skin Lesion Analysis toward Melanoma Detection: A Challenge at the International
 Symposium on Biomedical Imaging (ISBI) 2016" (arXiv:1605.01397). The official split has 900 training
 and 379 test images. Here 90 of the 900 are kept for validation: which ones, and how they were
-chosen, stands in `splits/` and `make_split.py`.
+chosen, stands in `splits/` and `make_split.py`. Of the 24 pairs of images that show one lesion twice
+(`splits/near_duplicates.txt`), 13 lie on both sides of the official split, 11 within training.
 """
 
 from collections.abc import Mapping, Sequence
@@ -19,7 +20,7 @@ TRAINING = ("ISBI2016_ISIC_Part1_Training_Data", "ISBI2016_ISIC_Part1_Training_G
 TEST = ("ISBI2016_ISIC_Part1_Test_Data", "ISBI2016_ISIC_Part1_Test_GroundTruth")
 FOLDERS = (*TRAINING, *TEST)
 
-_SPLIT_NAMES = {"train": "train", "val": "validation", "test": "test"}
+SPLIT_NAMES = {"train": "train", "val": "validation", "test": "test"}
 
 
 @dataclass(frozen=True)
@@ -44,8 +45,7 @@ class LesionData:
     def describe(self) -> str:
         """One line: `isic2016: train 760 of 810, validation 85 of 90, test 331 of 379`."""
         parts = [
-            f"{words} {len(getattr(self, key))} of {self.official[key]}"
-            for key, words in _SPLIT_NAMES.items()
+            f"{words} {len(getattr(self, key))} of {self.official[key]}" for key, words in SPLIT_NAMES.items()
         ]
         return f"{self.name}: " + ", ".join(parts)
 
@@ -85,7 +85,7 @@ def load_isic2016(root: Path, *, cache_dir: Path | None = None) -> LesionData:
         raise UserError(f"{root} is not ISIC 2016 part 1: " + "; ".join(misplaced))
     both = pairs["training"] + pairs["test"]
     splits = {name: tuple(pair for pair in both if pair.id in ids) for name, ids in lists.items()}
-    if empty := [_SPLIT_NAMES[name] for name, found in splits.items() if not found]:
+    if empty := [SPLIT_NAMES[name] for name, found in splits.items() if not found]:
         raise UserError(
             f"{root} has no image of the {' or '.join(empty)} split (the lists are in isic_smp/data/splits)"
         )
@@ -120,5 +120,5 @@ def split_lists() -> dict[str, frozenset[str]]:
     folder = resources.files("isic_smp.data") / "splits"
     return {
         key: frozenset((folder / f"isic2016_{words}.txt").read_text(encoding="utf-8").split())
-        for key, words in _SPLIT_NAMES.items()
+        for key, words in SPLIT_NAMES.items()
     }

@@ -100,6 +100,7 @@ def test_equal_pixels_on_both_sides_are_a_problem_within_one_side_a_remark(data)
         (within[0].stem, within[1].stem),
         (across[0].stem, across[1].stem),
     }
+    assert found.near == [], "equal images were reported twice"
     assert len(found.problems) == 1
     assert f"{across[0].stem} = {across[1].stem}" in found.problems[0]
 

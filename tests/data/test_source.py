@@ -70,7 +70,9 @@ def test_a_named_folder_without_data_is_an_error_never_a_fallback(how, there, no
         folder.mkdir()
     if how == "variable":
         monkeypatch.setenv(VARIABLE, str(folder))
-    with pytest.raises(UserError, match="mistyped"):
+    with pytest.raises(
+        UserError, match="mistyped.* lacks the folder" if there else "mistyped .* does not exist"
+    ):
         resolve_data("auto", folder if how == "argument" else None, cache_dir=nowhere)
 
 
