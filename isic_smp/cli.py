@@ -24,7 +24,12 @@ def quiet_libraries() -> None:
 
 
 def parse(
-    options: Callable[..., T], *, prog: str, description: str, argv: Sequence[str] | None = None, **tyro_args: Any
+    options: Callable[..., T],
+    *,
+    prog: str,
+    description: str,
+    argv: Sequence[str] | None = None,
+    **tyro_args: Any,
 ) -> T:
     """Parse `argv` (default: the process's own) into the dataclass `options`.
 

@@ -96,7 +96,7 @@ def score_split(bundle: "Bundle", data: "LesionData", options: Options) -> "Scor
     from isic_smp.inference.mask_files import write_mask
     from isic_smp.inference.predictor import Predictor
     from isic_smp.inference.scoring import score
-    from isic_smp.training.device import choose_device, resolve_precision
+    from isic_smp.training.device import choose_device
     from isic_smp.training.losses import make_loss
 
     # Single settings, not a whole Recipe: a model must stay readable when recipes have changed.
@@ -106,7 +106,6 @@ def score_split(bundle: "Bundle", data: "LesionData", options: Options) -> "Scor
         bundle.model,
         bundle.preprocessing,
         device=device,
-        precision=resolve_precision(recipe.get("precision", "auto"), device),  # type: ignore[arg-type]
     )
     pairs = getattr(data, options.split)
     with tqdm(total=len(pairs), desc="images", file=sys.stderr, disable=not sys.stderr.isatty()) as bar:

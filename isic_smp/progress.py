@@ -3,6 +3,7 @@
 import sys
 import time
 from collections.abc import Callable
+from typing import TextIO
 
 from tqdm import tqdm
 
@@ -14,22 +15,22 @@ REFRESH_SECONDS = 0.5
 class EpochBars:
     """A bar an epoch with loss, Dice, images/s and time left; one line an epoch when not on a terminal."""
 
-    def __init__(self, epochs: int, *, file: object = None) -> None:
-        self.epochs = epochs
+    def __init__(self, epochs: int, *, shown: bool = True, file: TextIO | None = None) -> None:
+        self.epochs, self.shown = epochs, shown
         self.file = file or sys.stderr
         self.bar: tqdm | None = None
         self.images = 0
-        self.started = self.shown = 0.0
+        self.started = self.refreshed = 0.0
         self.run_started = time.perf_counter()
         self.done = 0
 
     def start(self, epoch: int, steps: int) -> None:
         """An epoch begins."""
-        self.images, self.started, self.shown = 0, time.perf_counter(), 0.0
+        self.images, self.started, self.refreshed = 0, time.perf_counter(), 0.0
         self.bar = tqdm(
             total=steps,
             desc=f"epoch {epoch + 1}/{self.epochs}",
-            file=self.file,  # type: ignore[arg-type]
+            file=self.file,
             disable=not self._watched(),
             bar_format="{desc} |{bar:20}| {n_fmt}/{total_fmt} {elapsed}<{remaining}{postfix}",
         )
@@ -38,8 +39,8 @@ class EpochBars:
         """A step over `images` images is done."""
         self.images += images
         now = time.perf_counter()
-        if self.bar is not None and not self.bar.disable and now - self.shown > REFRESH_SECONDS:
-            self.shown = now
+        if self.bar is not None and not self.bar.disable and now - self.refreshed > REFRESH_SECONDS:
+            self.refreshed = now
             current = figures()
             rate = self.images / (now - self.started)
             self.bar.set_postfix_str(
@@ -61,10 +62,10 @@ class EpochBars:
         if self.bar is not None:
             self.bar.leave = False
             self.bar.close()
-        print(line, file=self.file, flush=True)  # type: ignore[call-overload]
+        print(line, file=self.file, flush=True)
 
     def _watched(self) -> bool:
-        return bool(getattr(self.file, "isatty", lambda: False)())
+        return self.shown and self.file.isatty()
 
 
 def _minutes(seconds: float) -> str:

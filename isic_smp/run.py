@@ -1,10 +1,10 @@
 """Train, evaluate and log one model.
 
-    python -m isic_smp.run                                # the default recipe, fine-tuned
-    python -m isic_smp.run --freeze                       # only the decoder is trained
-    python -m isic_smp.run --recipe report --epochs 3     # a preset, one setting changed
-    python -m isic_smp.run --recipe my.yaml --data-dir data/isic2016 --encoder-weights imagenet
-    torchrun --nproc-per-node 2 -m isic_smp.run           # two processes, one run
+python -m isic_smp.run                                # the default recipe, fine-tuned
+python -m isic_smp.run --freeze                       # only the decoder is trained
+python -m isic_smp.run --recipe report --epochs 3     # a preset, one setting changed
+python -m isic_smp.run --recipe my.yaml --data-dir data/isic2016 --encoder-weights imagenet
+torchrun --nproc-per-node 2 -m isic_smp.run           # two processes, one run
 """
 
 import argparse
@@ -102,9 +102,13 @@ def table(result: "Result") -> str:
     if result.test is not None:
         for label, suffix in (("at the network's size", "net"), ("at each image's own size", "own")):
             scores = result.test.summary()
-            losses = f"{kept.train_loss:>12.4f}{result.test_loss:>12.4f}" if suffix == "net" else f"{'':>24}"
-            lines.append(f"{label:24}{losses}{scores[f'dice_per_image_{suffix}']:>10.4f}{scores[f'iou_per_image_{suffix}']:>10.4f}")
-        lines.append(f"test, {len(result.test.ids)} images, per-image means; weights of epoch {kept.epoch + 1}")
+            losses = f"{kept.train_loss:>12.4f}{result.test.loss:>12.4f}" if suffix == "net" else f"{'':>24}"
+            lines.append(
+                f"{label:24}{losses}{scores[f'dice_per_image_{suffix}']:>10.4f}{scores[f'iou_per_image_{suffix}']:>10.4f}"
+            )
+        lines.append(
+            f"test, {len(result.test.ids)} images, per-image means; weights of epoch {kept.epoch + 1}"
+        )
     lines += ["", f"model and checkpoints: {result.output_dir}", result.ui_hint]
     return "\n".join(lines)
 

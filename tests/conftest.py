@@ -64,5 +64,6 @@ def small_caches(tmp_path_factory):
     folder = tmp_path_factory.mktemp("small")
     pairs = write_pairs(folder / "pairs", 26)
     return tuple(
-        open_pixel_cache(some, 32, cache_dir=folder / "cache", progress=False) for some in (pairs[:20], pairs[20:])
+        open_pixel_cache(some, 32, cache_dir=folder / "cache", progress=False)
+        for some in (pairs[:20], pairs[20:])
     )

@@ -28,13 +28,25 @@ def place(tmp_path_factory):
     (folder / "small.yaml").write_text(SMALL)
     make = [sys.executable, "-m", "isic_smp.data", "synthetic", "pictures"]
     subprocess.run(
-        [*make, "--train", "24", "--val", "6", "--test", "6", "--size", "64"], cwd=folder, check=True, capture_output=True
+        [*make, "--train", "24", "--val", "6", "--test", "6", "--size", "64"],
+        cwd=folder,
+        check=True,
+        capture_output=True,
     )
     return folder
 
 
 def command(place, *words, env=None, launcher=("-m",)):
-    given = ["--data", "synthetic", "--data-dir", "pictures", "--recipe", "small.yaml", "--cache-dir", "cache"]
+    given = [
+        "--data",
+        "synthetic",
+        "--data-dir",
+        "pictures",
+        "--recipe",
+        "small.yaml",
+        "--cache-dir",
+        "cache",
+    ]
     return subprocess.run(
         [sys.executable, *launcher, "isic_smp.run", *given, *words],
         cwd=place,
@@ -86,7 +98,16 @@ def test_a_run_shows_every_setting_and_where_it_came_from(client, place, frozen)
 
 def test_a_run_logs_its_curves_scores_pictures_tables_and_model(client, place, frozen):
     run = run_of(client, place, "frozen")
-    for name in ("train/loss", "val/loss", "train/dice", "val/dice", "train/iou", "val/iou", "lr", "images_per_second"):
+    for name in (
+        "train/loss",
+        "val/loss",
+        "train/dice",
+        "val/dice",
+        "train/iou",
+        "val/iou",
+        "lr",
+        "images_per_second",
+    ):
         assert [m.step for m in client.get_metric_history(run.info.run_id, name)] == [1, 2], name
     assert 0 <= run.data.metrics["test/dice_per_image_own"] <= 1
     table = next(line for line in frozen.stdout.splitlines() if line.startswith("at each image's own size"))
@@ -108,14 +129,22 @@ def test_a_run_logs_its_curves_scores_pictures_tables_and_model(client, place, f
     ):
         assert wanted in paths
     pictures = {p.removeprefix("images/").split("+")[0] for p in paths if p.startswith("images/")}
-    assert pictures == {"val~case_1", "val~case_2", "val~case_3", "val~case_4", "test~best", "test~median", "test~worst"}
+    assert pictures == {
+        "val~case_1",
+        "val~case_2",
+        "val~case_3",
+        "val~case_4",
+        "test~best",
+        "test~median",
+        "test~worst",
+    }
     assert run.outputs.model_outputs, "the model is an output of the run"
 
 
 def test_evaluate_gives_the_run_s_own_scores(client, place, frozen):
     done = subprocess.run(
-        [sys.executable, "-m", "isic_smp.evaluate", "--model", "out/frozen", "--data", "synthetic"]
-        + ["--data-dir", "pictures", "--out", "scored"],
+        [sys.executable, "-m", "isic_smp.evaluate"]
+        + ["--model", "out/frozen", "--data", "synthetic", "--data-dir", "pictures", "--out", "scored"],
         cwd=place,
         capture_output=True,
         text=True,
@@ -123,7 +152,9 @@ def test_evaluate_gives_the_run_s_own_scores(client, place, frozen):
     assert done.returncode == 0, done.stderr
     logged = run_of(client, place, "frozen").data.metrics["test/dice_per_image_own"]
     assert f"{logged:.4f}" in done.stdout
-    assert (place / "scored" / "scores_test.csv").read_text() == (place / "out" / "frozen" / "test_scores.csv").read_text()
+    assert (place / "scored" / "scores_test.csv").read_text() == (
+        place / "out" / "frozen" / "test_scores.csv"
+    ).read_text()
 
 
 def test_the_saved_model_is_the_frozen_one(place, frozen):
@@ -134,7 +165,9 @@ def test_the_saved_model_is_the_frozen_one(place, frozen):
 
     recipe = load_recipe(str(place / "small.yaml"))
     torch.manual_seed(recipe.seed)
-    fresh = isic_smp.UpConvNet(recipe.encoder, encoder_weights=None, decoder_channels=(8, 8, 8), decoder_norm=False)
+    fresh = isic_smp.UpConvNet(
+        recipe.encoder, encoder_weights=None, decoder_channels=(8, 8, 8), decoder_norm=False
+    )
     saved = isic_smp.load(place / "out" / "frozen").encoder.state_dict()
     assert all(torch.equal(value, saved[name]) for name, value in fresh.encoder.state_dict().items())
 
@@ -154,7 +187,9 @@ def test_sigterm_marks_the_run_and_resume_ends_it_as_if_nothing_had_been(client,
     process.send_signal(signal.SIGTERM)
     _, errors = process.communicate(timeout=120)
     assert process.returncode == 130, errors
-    assert errors.splitlines()[-1].endswith("interrupted; go on with the same command, --output-dir out/cut and --resume")
+    assert errors.splitlines()[-1].endswith(
+        "interrupted; go on with the same command, --output-dir out/cut and --resume"
+    )
     assert run_of(client, place, "cut").info.status == "KILLED"
     resumed = command(place, *settings, "--output-dir", "out/cut")
     assert resumed.returncode == 0, resumed.stderr

@@ -178,7 +178,7 @@ class ExperimentLog:
         pairs = {pair.id: pair for pair in self.data.test}
         for kind in ("best", "median", "worst"):
             panels = []
-            for image_id in test.picks(kind, 3):  # type: ignore[arg-type]
+            for image_id in test.picks(kind, 3):
                 image, mask = read_pair(pairs[image_id], binarize_masks=self.binarize_masks)
                 [probability] = predictor.predict([image])
                 panels.append(

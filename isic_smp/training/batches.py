@@ -59,7 +59,9 @@ class Batches(Protocol):
 class Order:
     """Which samples each step takes."""
 
-    def __init__(self, count: int, batch_size: int, *, shuffle: bool, seed: int = 0, ranks: Ranks | None = None) -> None:
+    def __init__(
+        self, count: int, batch_size: int, *, shuffle: bool, seed: int = 0, ranks: Ranks | None = None
+    ) -> None:
         self.count, self.batch_size, self.shuffle, self.seed = count, batch_size, shuffle, seed
         self.ranks = ranks or Ranks()
         rest = count % batch_size

@@ -36,7 +36,9 @@ def write_atomically(path: Path, write: Callable[[Path], None]) -> None:
         # torch and safetensors report a failed write as errors of their own, not as OSError.
         partial.unlink(missing_ok=True)
         reason = getattr(error, "strerror", None) or str(error).splitlines()[0]
-        raise UserError(f"cannot write {path}: {reason}; free some space or choose another --output-dir") from error
+        raise UserError(
+            f"cannot write {path}: {reason}; free some space or choose another --output-dir"
+        ) from error
 
 
 class Checkpoints:
@@ -66,7 +68,9 @@ class Checkpoints:
                 "delete the file to start afresh"
             ) from None
         if not isinstance(state, dict) or state.get("format") != FORMAT:
-            raise UserError(f"{self.last} is no checkpoint of format {FORMAT}; delete the file to start afresh")
+            raise UserError(
+                f"{self.last} is no checkpoint of format {FORMAT}; delete the file to start afresh"
+            )
         return state
 
     def save_best(self, weights: dict[str, Tensor], epoch: int) -> None:

@@ -27,8 +27,12 @@ def choose_device(name: str, *, local_rank: int = 0) -> torch.device:
         raise UserError(f"unknown device {name!r}: expected auto, cpu, cuda or cuda:N") from None
     if device.type not in {"cpu", "cuda"}:
         raise UserError(f"device {name!r} is not supported: expected auto, cpu, cuda or cuda:N")
-    if device.type == "cuda" and (not torch.cuda.is_available() or (device.index or 0) >= torch.cuda.device_count()):
-        raise UserError(f"device {name!r}: this machine shows torch {torch.cuda.device_count()} GPUs; use --device cpu")
+    if device.type == "cuda" and (
+        not torch.cuda.is_available() or (device.index or 0) >= torch.cuda.device_count()
+    ):
+        raise UserError(
+            f"device {name!r}: this machine shows torch {torch.cuda.device_count()} GPUs; use --device cpu"
+        )
     return device
 
 
@@ -39,7 +43,8 @@ def resolve_precision(precision: Precision, device: torch.device) -> str:
     if device.type == "cuda":
         return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "float32"
     native = any(
-        getattr(torch.cpu, name, lambda: False)() for name in ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
+        getattr(torch.cpu, name, lambda: False)()
+        for name in ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
     )
     return "bf16" if native else "float32"
 

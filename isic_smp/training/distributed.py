@@ -16,7 +16,7 @@ import torch.distributed as dist
 
 @dataclass(frozen=True)
 class Ranks:
-    """This process among `world` ones. A plain run is rank 0 of 1."""
+    """One process among `world` ones. A plain run is rank 0 of 1."""
 
     rank: int = 0
     world: int = 1

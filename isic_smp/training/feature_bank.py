@@ -120,7 +120,12 @@ def open_feature_bank(
     The pixels and the encoder's weights and settings name the bank, so trials of a sweep share it.
 
     Args:
+        model: an smp model whose encoder is frozen.
+        cache: the images.
         views: 1, or 8 for the dihedral group.
+        cache_dir: folder of all caches.
+        device: where the encoder runs.
+        precision: float32 or bf16, in which it runs.
         progress: wraps the list of batch starts, to show how far the build is.
 
     Raises:
@@ -152,7 +157,7 @@ def open_feature_bank(
 
 def _key(model: nn.Module, cache: PixelCache, views: int, precision: str) -> str:
     digest = hashlib.sha256()
-    config = model.config  # type: ignore[union-attr]
+    config = model.config
     names = ("encoder_name", "encoder_depth", "mean", "std")
     settings = [FORMAT, cache.folder.name, views, precision, [config[n] for n in names], needed_maps(model)]  # type: ignore[index]
     digest.update(json.dumps(settings, default=list).encode())
@@ -217,7 +222,9 @@ def _check_space(shapes: list[tuple[int, ...]], rows: int, folder: Path) -> None
     size = sum(2 * int(np.prod(shape)) for shape in shapes) * rows
     free = shutil.disk_usage(folder).free
     if size > free / 2:
-        raise Unbankable(f"it would take {size / 1e9:.1f} GB, more than half of the {free / 1e9:.1f} GB free on disk")
+        raise Unbankable(
+            f"it would take {size / 1e9:.1f} GB, more than half of the {free / 1e9:.1f} GB free on disk"
+        )
 
 
 class BankBatches:

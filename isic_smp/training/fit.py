@@ -135,7 +135,9 @@ class Trainer:
         loss = self.loss(logits.float(), batch.target)
         (loss * batch.share).backward()
         if self.recipe.grad_clip:
-            trained = [p for group in self.optimizer.param_groups for p in group["params"] if p.grad is not None]
+            trained = [
+                p for group in self.optimizer.param_groups for p in group["params"] if p.grad is not None
+            ]
             nn.utils.clip_grad_norm_(trained, self.recipe.grad_clip)
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
@@ -144,7 +146,9 @@ class Trainer:
             self.average.update_parameters(self.model)
         return loss, logits
 
-    def train_epoch(self, batches: Iterator[Batch], batch_names: Callable[[Any], list[str]], progress: Progress) -> Tally:
+    def train_epoch(
+        self, batches: Iterator[Batch], batch_names: Callable[[Any], list[str]], progress: Progress
+    ) -> Tally:
         """Every batch once.
 
         Raises:
@@ -242,10 +246,17 @@ def fit(
 
     Args:
         model: an smp model with `freeze_encoder` and `unfreeze_encoder`, on `device`.
+        recipe: how to train.
+        train: the training batches; with several ranks, this rank's share of them.
+        validation: the validation batches, all of them.
+        device: where to compute.
         network: what a batch's inputs are given to; `model` itself, unless features come from a bank.
+        ranks: the processes that train together.
+        checkpoints: where the run's checkpoints are kept.
         fingerprint: of the data; a checkpoint of other data or of another recipe is not resumed.
         resume: go on from the checkpoint, where there is one.
         on_epoch: called on rank 0 after each epoch, with the model holding the weights that would be kept.
+        progress: shown meanwhile.
 
     Raises:
         TrainingDiverged: the loss is no finite number any more.
@@ -295,7 +306,9 @@ def fit(
                     checkpoints.save_best(kept.state_dict(), epoch)
                 on_epoch(record, kept)
             history = [dataclasses.asdict(past) for past in result.history]
-            checkpoints.save_last({**identity, **trainer.state(), "history": history, "best_epoch": result.best_epoch})
+            checkpoints.save_last(
+                {**identity, **trainer.state(), "history": history, "best_epoch": result.best_epoch}
+            )
             progress.end(record)
 
     result.stopped_early = len(result.history) < recipe.epochs
@@ -322,13 +335,21 @@ def _over_ranks(tally: Tally, ranks: Ranks) -> dict[str, float]:
 
 
 def _patience_over(result: Fit, recipe: Recipe) -> bool:
-    return bool(recipe.early_stopping) and len(result.history) - 1 - result.best_epoch >= recipe.early_stopping
+    return (
+        bool(recipe.early_stopping) and len(result.history) - 1 - result.best_epoch >= recipe.early_stopping
+    )
 
 
 def _check_same(state: dict[str, Any], identity: dict[str, Any], checkpoints: Checkpoints) -> None:
     if state["fingerprint"] != identity["fingerprint"]:
         raise UserError(f"{checkpoints.last} was made on other data; choose another --output-dir")
-    differing = sorted(name for name, value in identity["recipe"].items() if state["recipe"].get(name) != value)
+    differing = sorted(
+        name for name, value in identity["recipe"].items() if state["recipe"].get(name) != value
+    )
     if differing:
-        said = ", ".join(f"{name} {state['recipe'].get(name)} then, {identity['recipe'][name]} now" for name in differing)
-        raise UserError(f"cannot resume {checkpoints.last} with another recipe ({said}); choose another --output-dir")
+        said = ", ".join(
+            f"{name} {state['recipe'].get(name)} then, {identity['recipe'][name]} now" for name in differing
+        )
+        raise UserError(
+            f"cannot resume {checkpoints.last} with another recipe ({said}); choose another --output-dir"
+        )

@@ -1,6 +1,6 @@
 """Optimizers, schedules and weight averaging, all torch's own, put together from a recipe."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -24,7 +24,9 @@ def make_optimizer(model: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
         for decayed in (True, False):
             params = [p for p in named if (p.ndim > 1) == decayed]
             if params:
-                groups.append({"params": params, "lr": lr, "weight_decay": recipe.weight_decay if decayed else 0.0})
+                groups.append(
+                    {"params": params, "lr": lr, "weight_decay": recipe.weight_decay if decayed else 0.0}
+                )
     if recipe.optimizer == "sgd":
         return torch.optim.SGD(groups, lr=recipe.lr, momentum=0.9, nesterov=True, fused=True)
     make = torch.optim.AdamW if recipe.optimizer == "adamw" else torch.optim.Adam
@@ -47,11 +49,11 @@ def make_average(model: nn.Module, decay: float) -> AveragedModel:
     return AveragedModel(model, multi_avg_fn=_ema(decay))
 
 
-def _ema(decay: float) -> Callable[[list[Tensor], list[Tensor], Tensor | int], None]:
+def _ema(decay: float) -> Callable[[Sequence[Tensor], Sequence[Tensor], Tensor | int], None]:
     @torch.no_grad()
-    def update(averaged: list[Tensor], current: list[Tensor], count: Tensor | int) -> None:
+    def update(averaged: Sequence[Tensor], current: Sequence[Tensor], count: Tensor | int) -> None:
         # A young average forgets faster, so that the random first weights do not linger in a short run.
         young = (1 + int(count)) / (10 + int(count))
-        torch._foreach_lerp_(averaged, current, 1 - min(decay, young))
+        torch._foreach_lerp_(list(averaged), list(current), 1 - min(decay, young))
 
     return update

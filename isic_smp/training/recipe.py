@@ -181,7 +181,10 @@ def _problems(recipe: Recipe) -> list[str]:
     for name in ("affine", "colour"):
         need(0 <= getattr(recipe, name) <= 1, f"{name} must be from 0 to 1, got {getattr(recipe, name)}")
     need(recipe.lr > 0, f"lr must be above 0, got {recipe.lr}")
-    need(recipe.encoder_lr is None or recipe.encoder_lr > 0, f"encoder_lr must be above 0, got {recipe.encoder_lr}")
+    need(
+        recipe.encoder_lr is None or recipe.encoder_lr > 0,
+        f"encoder_lr must be above 0, got {recipe.encoder_lr}",
+    )
     need(0 <= recipe.ema < 1, f"ema must be from 0 to below 1, got {recipe.ema}")
     need(0 < recipe.threshold < 1, f"threshold must lie between 0 and 1, got {recipe.threshold}")
     need(
@@ -206,7 +209,10 @@ def _problems(recipe: Recipe) -> list[str]:
         return [*found, str(error)]
     halvings = len(strides)
     depth = recipe.encoder_depth or halvings
-    need(1 <= depth <= halvings, f"encoder_depth must be from 1 to {halvings} for {recipe.encoder}, got {depth}")
+    need(
+        1 <= depth <= halvings,
+        f"encoder_depth must be from 1 to {halvings} for {recipe.encoder}, got {depth}",
+    )
     stride = 2**depth
     need(
         recipe.size >= stride and recipe.size % stride == 0,

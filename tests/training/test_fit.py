@@ -10,7 +10,13 @@ from isic_smp.errors import UserError
 from isic_smp.models.upconvnet import UpConvNet
 from isic_smp.training.batches import Order, PixelBatches
 from isic_smp.training.checkpoint import Checkpoints
-from isic_smp.training.feature_bank import BankBatches, FromFeatures, Unbankable, bank_views, open_feature_bank
+from isic_smp.training.feature_bank import (
+    BankBatches,
+    FromFeatures,
+    Unbankable,
+    bank_views,
+    open_feature_bank,
+)
 from isic_smp.training.fit import TrainingDiverged, fit
 from isic_smp.training.optimisation import make_optimizer
 from isic_smp.training.recipe import Recipe
@@ -54,7 +60,16 @@ def pixel_batches(recipe, model, caches):
     )
 
 
-def train(recipe, caches, folder, *, model=None, on_epoch=lambda record, model: None, fingerprint="data", resume=False):
+def train(
+    recipe,
+    caches,
+    folder,
+    *,
+    model=None,
+    on_epoch=lambda record, model: None,
+    fingerprint="data",
+    resume=False,
+):
     model = model or build(recipe)
     result = fit(
         model,
@@ -93,7 +108,12 @@ def test_a_frozen_encoder_stays_bit_equal_and_a_trained_one_does_not(small_cache
     for freeze in (True, False):
         model = build(SMALL)
         before = state_of(model.encoder), state_of(model.decoder)
-        train(dataclasses.replace(SMALL, freeze=freeze, epochs=1), small_caches, tmp_path / str(freeze), model=model)
+        train(
+            dataclasses.replace(SMALL, freeze=freeze, epochs=1),
+            small_caches,
+            tmp_path / str(freeze),
+            model=model,
+        )
         assert same(before[0], state_of(model.encoder)) is freeze
         assert not same(before[1], state_of(model.decoder))
 
@@ -103,7 +123,13 @@ def test_gradual_unfreezing_starts_at_its_epoch(small_caches, tmp_path):
     start = state_of(model.encoder)
     moved = []
     recipe = dataclasses.replace(SMALL, freeze_epochs=2)
-    train(recipe, small_caches, tmp_path, model=model, on_epoch=lambda r, m: moved.append(not same(start, state_of(m.encoder))))
+    train(
+        recipe,
+        small_caches,
+        tmp_path,
+        model=model,
+        on_epoch=lambda r, m: moved.append(not same(start, state_of(m.encoder))),
+    )
     assert moved == [False, False, True, True]
 
 
@@ -149,7 +175,9 @@ def test_the_kept_weights_are_those_of_the_best_or_the_last_epoch(small_caches, 
     for keep in ("best", "last"):
         recipe = dataclasses.replace(SMALL, keep=keep, lr=0.05, schedule="constant", ema=0.5)
         seen.clear()
-        model, result = train(recipe, small_caches, tmp_path / keep, on_epoch=lambda r, m: seen.update({r.epoch: state_of(m)}))
+        model, result = train(
+            recipe, small_caches, tmp_path / keep, on_epoch=lambda r, m: seen.update({r.epoch: state_of(m)})
+        )
         best = max(result.history, key=lambda r: r.val_iou).epoch
         assert result.best_epoch == best
         assert result.kept_epoch == (best if keep == "best" else recipe.epochs - 1)
@@ -157,14 +185,18 @@ def test_the_kept_weights_are_those_of_the_best_or_the_last_epoch(small_caches, 
 
 
 def test_early_stopping_waits_for_its_patience(small_caches, tmp_path):
-    recipe = dataclasses.replace(SMALL, epochs=30, early_stopping=2, lr=1e-9, encoder_lr=1e-9, schedule="constant")
+    recipe = dataclasses.replace(
+        SMALL, epochs=30, early_stopping=2, lr=1e-9, encoder_lr=1e-9, schedule="constant"
+    )
     _, result = train(recipe, small_caches, tmp_path)
     assert result.stopped_early
     assert len(result.history) == result.best_epoch + 3
 
 
 def test_a_loss_that_diverges_stops_the_run_with_the_images(small_caches, tmp_path):
-    recipe = dataclasses.replace(SMALL, optimizer="sgd", lr=1e25, encoder_lr=1e25, schedule="constant", grad_clip=0, loss="bce")
+    recipe = dataclasses.replace(
+        SMALL, optimizer="sgd", lr=1e25, encoder_lr=1e25, schedule="constant", grad_clip=0, loss="bce"
+    )
     with pytest.raises(TrainingDiverged, match=r"on the images IMG_\d{4}, IMG_\d{4}.*lower lr"):
         train(recipe, small_caches, tmp_path)
 
@@ -189,7 +221,14 @@ def test_learning_rates_and_decay_go_where_they_belong():
 @pytest.mark.parametrize("flips", [True, False])
 def test_the_bank_gives_the_losses_of_the_way_through_the_encoder(small_caches, tmp_path, skips, flips):
     recipe = dataclasses.replace(
-        SMALL, freeze=True, affine=0.0, colour=0.0, flips=flips, skip_connections=skips, epochs=8, feature_bank="on"
+        SMALL,
+        freeze=True,
+        affine=0.0,
+        colour=0.0,
+        flips=flips,
+        skip_connections=skips,
+        epochs=8,
+        feature_bank="on",
     )
     _, through = train(recipe, small_caches, tmp_path / "through")
     model = build(recipe)

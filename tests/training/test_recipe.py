@@ -34,7 +34,12 @@ def test_every_problem_is_said_at_once():
     with pytest.raises(UserError) as error:
         Recipe(epochs=0, lr=-1.0, size=100, affine=2.0)
     message = str(error.value)
-    for phrase in ("epochs must be at least 1, got 0", "lr must be above 0", "multiple of", "affine must be from 0 to 1"):
+    for phrase in (
+        "epochs must be at least 1, got 0",
+        "lr must be above 0",
+        "multiple of",
+        "affine must be from 0 to 1",
+    ):
         assert phrase in message
     assert "\n" not in message
 
@@ -70,7 +75,9 @@ def test_the_decoder_follows_a_smaller_encoder_depth():
 
 def test_unknown_names_and_wrong_types_are_all_named():
     with pytest.raises(UserError) as error:
-        Recipe.from_dict({"epohs": 3, "freeze": 1, "loss": "hinge", "epochs": 2.5, "lr": True, "decoder_channels": ["a"]})
+        Recipe.from_dict(
+            {"epohs": 3, "freeze": 1, "loss": "hinge", "epochs": 2.5, "lr": True, "decoder_channels": ["a"]}
+        )
     for name in ("'epohs'", "freeze", "loss", "epochs", "lr", "decoder_channels"):
         assert name in str(error.value)
 
@@ -90,7 +97,8 @@ def test_a_yaml_file_builds_on_the_preset_it_names(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "text", ["- a list", "epochs: [", "recipe: nobody", "epochs: three", "\x00", "lr: .nan", "lr: .inf", "1: 2"]
+    "text",
+    ["- a list", "epochs: [", "recipe: nobody", "epochs: three", "\x00", "lr: .nan", "lr: .inf", "1: 2"],
 )
 def test_a_bad_yaml_file_is_one_line(tmp_path, text):
     file = tmp_path / "bad.yaml"

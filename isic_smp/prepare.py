@@ -1,0 +1,194 @@
+"""From a recipe and data to everything the loop needs: the network, its batches, its preprocessing."""
+
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar
+
+import torch
+from torch import nn
+
+import isic_smp.plugin  # noqa: F401 - a recipe names encoders that it registers
+from isic_smp.data.augment import Augmenter
+from isic_smp.data.cache import PixelCache, open_pixel_cache
+from isic_smp.data.isic2016 import LesionData
+from isic_smp.data.pairs import Pair
+from isic_smp.errors import UserError
+from isic_smp.inference.preprocessing import Preprocessing
+from isic_smp.models.upconvnet import UpConvNet
+from isic_smp.training.batches import Batches, Order, PixelBatches
+from isic_smp.training.device import resolve_precision
+from isic_smp.training.distributed import Ranks
+from isic_smp.training.feature_bank import (
+    BankBatches,
+    FromFeatures,
+    Unbankable,
+    bank_views,
+    open_feature_bank,
+)
+from isic_smp.training.recipe import Recipe
+
+T = TypeVar("T")
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """What `training.fit.fit` is called with, and what must be kept of it."""
+
+    model: UpConvNet
+    network: nn.Module
+    """What batches are given to: the model, or its decoder where features come from a bank."""
+    train: Batches
+    validation: Batches
+    validation_pixels: PixelCache
+    preprocessing: Preprocessing
+    weights_used: str
+    """`recipe.encoder_weights`, or what a demo fell back to."""
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where the work is done."""
+
+    ranks: Ranks
+    device: torch.device
+    cache_dir: Path
+    say: Say
+
+
+def main_first(ranks: Ranks, make: Callable[[], T]) -> T:
+    """`make` on rank 0, which may download or write a cache, then on the others, which find it there."""
+    if ranks.is_main:
+        made = make()
+        ranks.wait()
+        return made
+    ranks.wait()
+    return make()
+
+
+def prepare(
+    recipe: Recipe, data: LesionData, place: Place, *, binarize_masks: bool = False, is_demo: bool = False
+) -> Prepared:
+    """Build the recipe's network, decode the pixels, bank the features where the recipe allows it.
+
+    Args:
+        recipe: the settings.
+        data: images to train and to validate on.
+        place: processes, device, caches.
+        binarize_masks: accept masks with grey values.
+        is_demo: drawn pictures stand in for missing data, so ImageNet weights may be done without.
+
+    Raises:
+        UserError: weights that cannot be had, broken data, or no room on the disk.
+    """
+    model, weights_used = main_first(place.ranks, lambda: _build_model(recipe, is_demo))
+    model.to(
+        place.device, memory_format=torch.channels_last if recipe.channels_last else torch.preserve_format
+    )
+    place.say(_describe(model, recipe, place.device))
+
+    def cached(pairs: tuple[Pair, ...]) -> PixelCache:
+        def make() -> PixelCache:
+            return open_pixel_cache(
+                pairs,
+                recipe.size,
+                cache_dir=place.cache_dir,
+                binarize_masks=binarize_masks,
+                progress=place.ranks.is_main,
+            )
+
+        return main_first(place.ranks, make)
+
+    pixels = cached(data.train), cached(data.val)
+    preprocessing = Preprocessing(
+        size=recipe.size,
+        mean=model.mean,  # type: ignore[arg-type]
+        std=model.std,  # type: ignore[arg-type]
+        threshold=recipe.threshold,
+        test_time_flips=recipe.test_time_flips,
+    )
+    network, train, validation = _batches(recipe, model, pixels, place)
+    return Prepared(model, network, train, validation, pixels[1], preprocessing, weights_used)
+
+
+def _build_model(recipe: Recipe, is_demo: bool) -> tuple[UpConvNet, str]:
+    """The recipe's network, and where its encoder weights came from."""
+
+    def build(weights: str) -> UpConvNet:
+        torch.manual_seed(recipe.seed)
+        return UpConvNet(
+            encoder_name=recipe.encoder,
+            encoder_depth=recipe.encoder_depth,
+            encoder_weights=weights,
+            decoder_depth=recipe.decoder_depth,
+            decoder_channels=recipe.decoder_channels,
+            decoder_norm=recipe.decoder_norm,
+            skip_connections=recipe.skip_connections,
+        )
+
+    try:
+        return build(recipe.encoder_weights), recipe.encoder_weights
+    except UserError as error:
+        if not (is_demo and recipe.encoder_weights == "imagenet"):
+            raise
+        print(
+            f"!!! NO IMAGENET WEIGHTS, the encoder starts from chance (demo only): {error}", file=sys.stderr
+        )
+        return build("none"), "none"
+
+
+def _batches(
+    recipe: Recipe, model: UpConvNet, pixels: tuple[PixelCache, PixelCache], place: Place
+) -> tuple[nn.Module, Batches, Batches]:
+    """What is trained on which batches: the whole model on pixels, or its decoder on banked features."""
+    train, validation = pixels
+    orders = (
+        Order(len(train), recipe.batch_size, shuffle=True, seed=recipe.seed, ranks=place.ranks),
+        Order(len(validation), recipe.batch_size, shuffle=False),
+    )
+    try:
+        views = bank_views(recipe)
+        model.freeze_encoder()
+        place.say(f"feature bank: {views} view(s) of each training image")
+        return (
+            FromFeatures(model),
+            _banked(recipe, model, train, orders[0], views=views, place=place),
+            _banked(recipe, model, validation, orders[1], views=1, place=place),
+        )
+    except Unbankable as reason:
+        if recipe.freeze and recipe.feature_bank != "off":
+            place.say(f"no feature bank, every step goes through the encoder: {reason}")
+    augmenter = Augmenter(flips=recipe.flips, affine=recipe.affine, colour=recipe.colour)
+    return (
+        model,
+        PixelBatches(train, orders[0], mean=model.mean, std=model.std, augmenter=augmenter),
+        PixelBatches(validation, orders[1], mean=model.mean, std=model.std),
+    )
+
+
+def _banked(
+    recipe: Recipe, model: UpConvNet, pixels: PixelCache, order: Order, *, views: int, place: Place
+) -> BankBatches:
+    bank = main_first(
+        place.ranks,
+        lambda: open_feature_bank(
+            model,
+            pixels,
+            views=views,
+            cache_dir=place.cache_dir,
+            device=place.device,
+            precision=resolve_precision(recipe.precision, place.device),
+        ),
+    )
+    return BankBatches(bank, pixels, order)
+
+
+def _describe(model: UpConvNet, recipe: Recipe, device: torch.device) -> str:
+    count = sum(p.numel() for p in model.parameters())
+    trained = "decoder only" if recipe.freeze else "encoder and decoder"
+    if recipe.freeze_epochs:
+        trained = f"decoder, from epoch {recipe.freeze_epochs + 1} on encoder and decoder"
+    precision = resolve_precision(recipe.precision, device)
+    return f"model: {model.name}, {count / 1e6:.2f} M parameters, training {trained}, {device} {precision}"
