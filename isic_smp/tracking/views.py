@@ -13,7 +13,9 @@ from typing import Any
 
 VIEW_KEY = "isic_smp"
 VIEW_TAG = f"mlflow.sharedViewState.{VIEW_KEY}"
-SECTION = "pictures"
+PICTURES = "pictures"
+SECTIONS = ("test", PICTURES, "val", "train")
+"""From top to bottom; the UI puts the chart of a metric into the section of its prefix."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,12 +39,16 @@ class View:
         charts = [_images(key, [key], step) for key, step in self.pictures.items()]
         if self.grid:
             charts.insert(0, _images("grid", list(self.grid), 0))
-        section = {"uuid": SECTION, "name": SECTION, "display": True, "isReordered": False, "deleted": False}
+        # The UI makes a card for each key that has none; one that was "deleted" stays away.
+        charts += [
+            _images(key, [key], 0) | {"deleted": True} for key in self.grid if key not in self.pictures
+        ]
         state = {
             "selectedColumns": [f"metrics.`{m}`" for m in self.metrics]
             + [f"params.`{p}`" for p in self.params],
             "compareRunCharts": charts,
-            "compareRunSections": [section | {"isGenerated": False}],
+            "compareRunSections": [_section(name) for name in SECTIONS],
+            "isAccordionReordered": True,
             "runsHiddenMode": "FIRST_10_RUNS",
             "hideEmptyCharts": True,
             "useGroupedValuesInCharts": True,
@@ -51,12 +57,23 @@ class View:
         return json.dumps(state, separators=(",", ":"))
 
 
+def _section(name: str) -> dict[str, Any]:
+    return {
+        "uuid": name,
+        "name": name,
+        "display": True,
+        "isReordered": False,
+        "deleted": False,
+        "isGenerated": name != PICTURES,
+    }
+
+
 def _images(name: str, keys: list[str], step: int) -> dict[str, Any]:
     return {
         "uuid": name,
         "type": "IMAGE",
         "runsCountToCompare": 10,
-        "metricSectionId": SECTION,
+        "metricSectionId": PICTURES,
         "deleted": False,
         "isGenerated": False,
         "imageKeys": keys,

@@ -226,12 +226,13 @@ def test_a_server_that_is_away_costs_nothing_and_gets_all_later(client, store, t
 
 def test_the_prepared_view_is_kept_by_the_store(start, client):
     pictures = {f"val/case_{i}": 1 for i in range(1, 7)} | dict.fromkeys(("test/best", "test/worst"), 0)
-    view = View(metrics=["test/dice"], params=["freeze"], grid=list(pictures), pictures=pictures)
-    with start(view=view) as log:
+    grid = [f"final/case_{i}" for i in range(1, 5)]
+    with start(view=View(metrics=["test/dice"], params=["freeze"], grid=grid, pictures=pictures)) as log:
         pass
     state = json.loads(client.get_experiment(log.experiment_id).tags[VIEW_TAG])
     assert "metrics.`test/dice`" in state["selectedColumns"]
-    assert [chart["imageKeys"] for chart in state["compareRunCharts"][1:]] == [[key] for key in pictures]
+    shown = [chart["imageKeys"] for chart in state["compareRunCharts"] if not chart["deleted"]]
+    assert shown == [grid, *([key] for key in pictures)]
 
 
 def test_the_hint_names_the_store_as_seen_from_here(start, tmp_path, monkeypatch):
