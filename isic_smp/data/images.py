@@ -1,5 +1,6 @@
 """One file to one array: any picture to 8-bit RGB, any mask to zeros and ones, and one-line refusals."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import BinaryIO
 
@@ -10,6 +11,9 @@ from isic_smp.errors import UserError
 
 MAX_PIXELS = 89_000_000
 """Largest picture that is decoded; just below the size at which Pillow warns of a decompression bomb."""
+
+FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
+"""What is decoded. Pillow knows more, some of it by starting other programs (EPS)."""
 
 OFFICIAL_THRESHOLD = 128
 """The official scorer takes mask values above this as lesion."""
@@ -65,19 +69,27 @@ def read_mask(path: Path, *, binarize: bool = False) -> np.ndarray:
 
 def decode_image(stream: BinaryIO, name: str) -> np.ndarray:
     """As `read_image`, from an open binary stream; `name` stands for it in error messages."""
-    image = _open(stream, name)
-    if image.mode.startswith(("I", "F")):
-        return np.repeat(_sixteen_bit(image, name)[..., None] >> 8, 3, axis=-1).astype(np.uint8)
-    return np.array(_over_black(image, name))
+    return _rgb(_open(stream, name), name)
+
+
+def convert_image(image: Image.Image, name: str) -> np.ndarray:
+    """As `read_image`, from an opened picture, which stays as it is."""
+    return _rgb(_upright(lambda: image, name, in_place=False), name)
 
 
 def _open(stream: BinaryIO, name: str) -> Image.Image:
-    """The decoded, upright picture, in its file's own mode."""
+    return _upright(lambda: Image.open(stream, formats=FORMATS), name)
+
+
+def _upright(opened: Callable[[], Image.Image], name: str, *, in_place: bool = True) -> Image.Image:
+    """The decoded, upright picture, in its own mode."""
     try:
-        image = Image.open(stream)
+        image = opened()
         width, height = image.size
         if width * height <= MAX_PIXELS:
             image.load()
+            if not in_place:
+                return ImageOps.exif_transpose(image)
             ImageOps.exif_transpose(image, in_place=True)
             return image
     except Image.DecompressionBombError as error:
@@ -91,6 +103,12 @@ def _open(stream: BinaryIO, name: str) -> Image.Image:
         f"the file {name} is refused: {width} × {height} pixels are more than the "
         f"{MAX_PIXELS // 10**6} million that are decoded; scale it down first"
     )
+
+
+def _rgb(image: Image.Image, name: str) -> np.ndarray:
+    if image.mode.startswith(("I", "F")):
+        return np.repeat(_sixteen_bit(image, name)[..., None] >> 8, 3, axis=-1).astype(np.uint8)
+    return np.array(_over_black(image, name))
 
 
 def _over_black(image: Image.Image, name: str) -> Image.Image:

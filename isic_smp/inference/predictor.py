@@ -11,9 +11,8 @@ from torch import Tensor, nn
 from isic_smp.data.resize import resize_image, upsample_probabilities
 from isic_smp.errors import UserError
 from isic_smp.inference.preprocessing import Preprocessing
+from isic_smp.inference.symmetries import mean_over_symmetries
 from isic_smp.training.device import autocast
-
-VIEWS = 8  # the symmetries of the square: four quarter turns, each also mirrored
 
 
 class Predictor:
@@ -59,8 +58,7 @@ class Predictor:
             batch = self.preprocessing.to_tensor(images, device=self.device)
             if not self.preprocessing.test_time_flips:
                 return self._forward(batch)
-            views = (_undo_view(self._forward(_view(batch, k)).sigmoid(), k) for k in range(VIEWS))
-            mean = sum(views, torch.zeros((), device=self.device)) / VIEWS
+            mean = mean_over_symmetries(lambda view: self._forward(view).sigmoid(), batch)
             return mean.logit(eps=torch.finfo(torch.float32).eps)
 
     def probabilities(self, images: np.ndarray | Tensor) -> Tensor:
@@ -103,16 +101,6 @@ class Predictor:
             output[0] if isinstance(output, tuple) else output
         )  # smp gives (masks, labels) with aux_params
         return masks.float()
-
-
-def _view(batch: Tensor, k: int) -> Tensor:
-    """The `k`-th of the eight views of (B, C, S, S): turned k % 4 quarters, then mirrored where k > 3."""
-    turned = torch.rot90(batch, k % 4, dims=(2, 3))
-    return turned.flip(3) if k > 3 else turned
-
-
-def _undo_view(batch: Tensor, k: int) -> Tensor:
-    return torch.rot90(batch.flip(3) if k > 3 else batch, -(k % 4), dims=(2, 3))
 
 
 @contextmanager
