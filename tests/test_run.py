@@ -129,15 +129,8 @@ def test_a_run_logs_its_curves_scores_pictures_tables_and_model(client, place, f
     ):
         assert wanted in paths
     pictures = {p.removeprefix("images/").split("+")[0] for p in paths if p.startswith("images/")}
-    assert pictures == {
-        "val~case_1",
-        "val~case_2",
-        "val~case_3",
-        "val~case_4",
-        "test~best",
-        "test~median",
-        "test~worst",
-    }
+    cases = {f"{part}~case_{n}" for part in ("val", "final") for n in (1, 2, 3, 4)}
+    assert pictures == cases | {"test~best", "test~median", "test~worst"}
     assert run.outputs.model_outputs, "the model is an output of the run"
 
 

@@ -4,7 +4,6 @@ import dataclasses
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from torch import nn
@@ -14,21 +13,35 @@ from isic_smp.data.isic2016 import LesionData
 from isic_smp.data.pairs import read_pair
 from isic_smp.inference.predictor import Predictor
 from isic_smp.inference.preprocessing import Preprocessing
-from isic_smp.inference.scoring import Scores
+from isic_smp.inference.scores import Kind, Scores
 from isic_smp.tracking.environment import run_tags
 from isic_smp.tracking.figures import case_grid, overlay, panel
 from isic_smp.tracking.models import log_segmentation_model
 from isic_smp.tracking.plots import curves, dice_histogram
 from isic_smp.tracking.run_log import RunLog
 from isic_smp.tracking.store import prepare_store
+from isic_smp.tracking.views import View
 from isic_smp.training.fit import Epoch, Fit
 from isic_smp.training.recipe import Recipe
 
-CASES = 4
+CASES = [f"case_{n}" for n in range(1, 5)]
 """Validation images drawn under the same keys in every run."""
+
+EXTREMES: tuple[Kind, ...] = ("best", "median", "worst")
+"""Test images shown, four of each; four panels fill a square."""
+
+ONCE = 0
+"""Step of what is logged once. At one step in all runs, the UI draws bars and lays pictures side by side."""
 
 PICTURES = 5
 """How often those are drawn over a run, besides the last epoch."""
+
+_VIEW = View(
+    metrics=("test/dice_per_image_own", "test/iou_per_image_own", "test/loss"),
+    params=("encoder", "freeze", "seed"),
+    grid=tuple(f"final/{case}" for case in CASES),
+    pictures={**{f"val/{case}": 1 for case in CASES}, **{f"test/{kind}": ONCE for kind in EXTREMES}},
+)
 
 RUN_FILE = "mlflow_run.json"
 """In the output folder: which MLflow run a resumed experiment goes on with."""
@@ -79,18 +92,19 @@ class ExperimentLog:
         log = RunLog.start(
             experiment=experiment,
             run_name=run_name,
-            params=_params(recipe),
+            params=recipe.to_dict(),
             tags={**run_tags(), "data": data.describe(), "data_fingerprint": data.fingerprint, **tags},
             journal=output_dir / "journal",
             tracking_uri=prepare_store(tracking_uri),
             run_id=known,
             parent_run_id=parent_run_id,
+            view=_VIEW,
         )
         output_dir.mkdir(parents=True, exist_ok=True)
         note.write_text(json.dumps({"run_id": log.run_id}))
         made = cls(log, recipe, data, preprocessing, binarize_masks=binarize_masks, output_dir=output_dir)
         made._log_datasets()
-        made._cases = _spread_by_area(validation, CASES)
+        made._cases = _spread_by_area(validation, len(CASES))
         return made
 
     def hint(self) -> str:
@@ -115,7 +129,7 @@ class ExperimentLog:
         )
         every = max(1, self.recipe.epochs // PICTURES)
         if step == 1 or step % every == 0 or step == self.recipe.epochs:
-            self._draw_cases(model, step)
+            self._draw_cases(model, "val", step)
 
     def finish(
         self,
@@ -128,18 +142,18 @@ class ExperimentLog:
         model_folder: Path,
     ) -> None:
         """Log final scores, pictures, tables and the model, and end the run."""
-        last = len(fitted.history)
-        self.log.log_metrics({f"val/final_{k}": v for k, v in validation.summary().items()}, step=last)
+        self.log.log_metrics({f"final/{k}": v for k, v in validation.summary().items()}, step=ONCE)
+        self._draw_cases(model, "final", ONCE)
         self.log.set_tags({"kept_epoch": fitted.kept_epoch + 1, "stopped_early": fitted.stopped_early})
         figures = self.output_dir / "figures"
         figures.mkdir(exist_ok=True)
         curves([dataclasses.asdict(record) for record in fitted.history], figures / "curves.png")
         self._log_scores("validation", validation)
         if test is not None:
-            self.log.log_metrics({f"test/{k}": v for k, v in test.summary().items()}, step=last)
+            self.log.log_metrics({f"test/{k}": v for k, v in test.summary().items()}, step=ONCE)
             self._log_scores("test", test)
             dice_histogram(test.own["dice"], figures / "test_dice.png")
-            self._draw_extremes(predictor, test, last)
+            self._draw_extremes(predictor, test)
         self.log.log_artifact(figures, "figures")
         log_segmentation_model(self.log, model, self.preprocessing, model_folder)
         self.log.finish()
@@ -164,37 +178,31 @@ class ExperimentLog:
                 context=context,  # type: ignore[arg-type]
             )
 
-    def _draw_cases(self, model: nn.Module, step: int) -> None:
+    def _draw_cases(self, model: nn.Module, prefix: str, step: int) -> None:
         predictor = Predictor(model, self.preprocessing, device=next(model.parameters()).device)
         probabilities = predictor.probabilities(np.stack([image for image, _ in self._cases])).cpu().numpy()
-        for n, ((image, mask), probability) in enumerate(
-            zip(self._cases, probabilities, strict=True), start=1
-        ):
+        for name, (image, mask), probability in zip(CASES, self._cases, probabilities, strict=True):
             picture = overlay(image, mask, probability, threshold=self.preprocessing.threshold)
-            self.log.log_image(picture, f"val/case_{n}", step)
+            self.log.log_image(picture, f"{prefix}/{name}", step)
 
-    def _draw_extremes(self, predictor: Predictor, test: Scores, step: int) -> None:
+    def _draw_extremes(self, predictor: Predictor, test: Scores) -> None:
         """Panels of the best, median and worst test images."""
         pairs = {pair.id: pair for pair in self.data.test}
-        for kind in ("best", "median", "worst"):
+        for kind in EXTREMES:
             panels = []
-            for image_id in test.picks(kind, 3):
+            for image_id in test.picks(kind, 4):
                 image, mask = read_pair(pairs[image_id], binarize_masks=self.binarize_masks)
                 [probability] = predictor.predict([image])
                 panels.append(
                     panel(image, mask, probability, image_id, threshold=self.preprocessing.threshold)
                 )
-            self.log.log_image(case_grid(panels), f"test/{kind}", step)
+            self.log.log_image(case_grid(panels), f"test/{kind}", ONCE)
 
     def _log_scores(self, split: str, scores: Scores) -> None:
         file = self.output_dir / f"{split}_scores.csv"
         scores.to_csv(file)
         self.log.log_artifact(file, "scores")
         self.log.log_table(scores.table(), f"{split}_scores")
-
-
-def _params(recipe: Recipe) -> dict[str, Any]:
-    return recipe.to_dict()
 
 
 def _spread_by_area(cache: PixelCache, count: int) -> list[tuple[np.ndarray, np.ndarray]]:
