@@ -1,0 +1,129 @@
+"""What a comparison finds: the effect on all images and on kinds of them, and the answer in words."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from isic_smp.comparison.groups import Group
+from isic_smp.comparison.runs import Metric
+from isic_smp.stats import PairedComparison, compare_paired, holm
+
+SIGNIFICANT = 0.05
+SIZES = ("small", "medium", "large")
+METRIC_NAMES: Mapping[Metric, str] = {"dice": "Dice", "iou": "IoU"}
+
+
+@dataclass(frozen=True, eq=False)
+class Comparison:
+    """Group b against group a, the first one."""
+
+    a: Group
+    b: Group
+    metric: Metric
+    overall: PairedComparison
+    p_holm: float
+    """The Wilcoxon p, corrected for the number of groups compared with a."""
+    comparisons: int
+    """How many groups are compared with a."""
+    parts: Mapping[str, PairedComparison]
+    """The same for each third of the lesion sizes and, where known, each diagnosis."""
+
+    @property
+    def difference(self) -> np.ndarray:
+        """B's score minus a's, averaged over seeds, of each image (N,)."""
+        return self.b.per_image - self.a.per_image
+
+    def answer(self) -> str:
+        """The result in one sentence.
+
+        A difference counts as shown where its 95 % interval leaves out zero; a signed-rank test that
+        does not agree is named, since the mean and the bulk of the images then tell different stories.
+        """
+        found, unit = self.overall, METRIC_NAMES[self.metric]
+        p = f"p {say_p(self.p_holm)}" + (" after Holm's correction" if self.comparisons > 1 else "")
+        significant = self.p_holm < SIGNIFICANT
+        if found.ci_low <= 0 <= found.ci_high:
+            words = (
+                f"No difference between {self.b.label} and {self.a.label} can be shown: "
+                f"{found.difference:+.4f} {unit} [{found.ci_low:+.4f}, {found.ci_high:+.4f}]"
+            )
+            doubt = (
+                f"; on these images, though, a shift is seen (Wilcoxon {p})"
+                if significant
+                else f", Wilcoxon {p}"
+            )
+        else:
+            above = found.difference > 0
+            better, worse = (self.b, self.a) if above else (self.a, self.b)
+            low, high = (found.ci_low, found.ci_high) if above else (-found.ci_high, -found.ci_low)
+            words = (
+                f"{better.label} is better than {worse.label} by {abs(found.difference):.4f} {unit} "
+                f"[{low:.4f}, {high:.4f}]"
+            )
+            doubt = (
+                f", Wilcoxon {p}"
+                if significant
+                else f" on the mean, but the Wilcoxon test does not confirm it ({p})"
+            )
+        return f"{words}{doubt}."
+
+
+def compare_groups(
+    groups: Sequence[Group], *, metric: Metric, diagnosis: Mapping[str, str] | None = None, seed: int = 0
+) -> list[Comparison]:
+    """Every group against the first.
+
+    Args:
+        groups: at least two, scored on the same images.
+        metric: what their scores are.
+        diagnosis: of each image id, where known.
+        seed: of the bootstrap.
+    """
+    first = groups[0]
+    kinds = size_thirds(first.runs[0].lesion_area) | _by_diagnosis(first.runs[0].ids, diagnosis or {})
+    overall = [compare_paired(first.scores, group.scores, seed=seed) for group in groups[1:]]
+    corrected = holm([found.p_value for found in overall])
+    return [
+        Comparison(
+            first,
+            group,
+            metric,
+            found,
+            p_holm,
+            len(overall),
+            {
+                name: compare_paired(first.scores[:, chosen], group.scores[:, chosen], seed=seed)
+                for name, chosen in kinds.items()
+                if np.count_nonzero(chosen) > 1  # one image has no interval
+            },
+        )
+        for group, found, p_holm in zip(groups[1:], overall, corrected, strict=True)
+    ]
+
+
+def size_class(lesion_area: np.ndarray) -> np.ndarray:
+    """0, 1 or 2 an image: the lower, middle and upper third of the lesions' shares of their images."""
+    rank = np.argsort(np.argsort(lesion_area, kind="stable"), kind="stable")
+    return rank * len(SIZES) // len(rank)
+
+
+def size_thirds(lesion_area: np.ndarray) -> dict[str, np.ndarray]:
+    """Masks (N,) of small, medium and large lesions, by names that say what that means."""
+    classes = size_class(lesion_area)
+    named = {}
+    for k, word in enumerate(SIZES):
+        if (classes == k).any():
+            low, high = 100 * lesion_area[classes == k].min(), 100 * lesion_area[classes == k].max()
+            named[f"{word} lesions, {low:.2g}–{high:.2g} % of the image"] = classes == k
+    return named
+
+
+def _by_diagnosis(ids: Sequence[str], diagnosis: Mapping[str, str]) -> dict[str, np.ndarray]:
+    known = np.array([diagnosis.get(image_id, "") for image_id in ids])
+    return {f"diagnosis {name}": known == name for name in sorted(set(known.tolist()) - {""})}
+
+
+def say_p(p: float) -> str:
+    """`= 0.031`, or below what is worth telling apart."""
+    return "< 0.0001" if p < 1e-4 else f"= {p:.4f}" if p < 0.01 else f"= {p:.2f}"

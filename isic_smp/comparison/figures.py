@@ -1,0 +1,185 @@
+"""Pictures of a comparison as PNG files: image by image, the spread of differences, effects with intervals.
+
+Colours are of the palette of Okabe and Ito, and size is told by the marker's shape as well, so that
+nothing rests on colour vision.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from isic_smp.comparison.effects import METRIC_NAMES, SIZES, Comparison, size_class
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+DOTS_PER_INCH = 110
+TEXT = 12
+ORANGE, BLUE, GREEN, VERMILLION = "#E69F00", "#0072B2", "#009E73", "#D55E00"
+SIZE_MARKS = (("o", ORANGE), ("s", BLUE), ("^", GREEN))
+FAINT = "#666666"
+
+
+def scatter(comparison: Comparison, path: Path) -> None:
+    """Score of each image under b over its score under a, by lesion size; above the diagonal b is better.
+
+    The axes are stretched towards 1 (by the square root of what is missing to 1), where most images lie.
+    """
+    from matplotlib.ticker import FixedLocator, FuncFormatter
+
+    a, b, unit = comparison.a, comparison.b, METRIC_NAMES[comparison.metric]
+    figure = _figure(7.2, 7.2)
+    axes = figure.subplots()
+    lowest = max(0.0, min(a.per_image.min(), b.per_image.min()) - 0.03)
+    classes = size_class(a.runs[0].lesion_area)
+    for which in ("x", "y"):
+        getattr(axes, f"set_{which}scale")("function", functions=(_stretch, _unstretch))
+        getattr(axes, f"set_{which}lim")(lowest, 0.999)
+        axis = getattr(axes, f"{which}axis")
+        ticks = [t for t in (0, 0.2, 0.4, 0.6, 0.7, 0.8, 0.9, 0.95, 0.98) if t >= lowest]
+        axis.set_major_locator(FixedLocator(ticks))
+        axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axes.plot([0, 1], [0, 1], color="black", linewidth=1.2, zorder=1)
+    for k, (marker, colour) in enumerate(SIZE_MARKS):
+        chosen = classes == k
+        axes.scatter(
+            a.per_image[chosen],
+            b.per_image[chosen],
+            s=30,
+            marker=marker,
+            color=colour,
+            edgecolor="white",
+            linewidth=0.4,
+            alpha=0.8,
+            label=f"{SIZES[k]} lesions ({np.count_nonzero(chosen)})",
+        )
+    axes.set_aspect("equal")
+    found = comparison.overall
+    axes.text(0.03, 0.83, f"{b.label} better\n{found.better:.0%} of images", **_note(axes))
+    axes.text(0.97, 0.16, f"{a.label} better\n{found.worse:.0%} of images", **_note(axes, right=True))
+    axes.set_xlabel(f"{unit}, {a.label}", fontsize=TEXT)
+    axes.set_ylabel(f"{unit}, {b.label}", fontsize=TEXT)
+    axes.set_title(f"{unit} of each of {found.n_images} images", loc="left", fontsize=TEXT + 1)
+    axes.legend(loc="upper left", fontsize=TEXT - 1, framealpha=0.9)
+    _save(figure, path)
+
+
+def differences(comparison: Comparison, path: Path) -> None:
+    """How the per-image differences spread, with their mean and its interval."""
+    found, unit = comparison.overall, METRIC_NAMES[comparison.metric]
+    values = comparison.difference
+    figure = _figure(7.2, 4.8)
+    axes = figure.subplots()
+    reach = max(np.abs(values).max(), 1e-3)
+    # Bins meet at 0, so that none holds better and worse images alike; the far tails share the outer ones.
+    shown = max(float(np.quantile(np.abs(values), 0.99)), reach / 20)
+    edges = np.linspace(-shown, shown, 51)
+    counts, _ = np.histogram(values.clip(-shown, shown), edges)
+    colours = [VERMILLION if edge < -1e-12 else BLUE for edge in edges[:-1]]
+    axes.bar(
+        edges[:-1], counts, np.diff(edges), align="edge", color=colours, edgecolor="white", linewidth=0.4
+    )
+    top = counts.max() * 1.28
+    axes.set_ylim(0, top)
+    axes.axvline(0, color="black", linewidth=1.2)
+    height = counts.max() * 1.1
+    axes.errorbar(
+        [found.difference],
+        [height],
+        xerr=[[max(0.0, found.difference - found.ci_low)], [max(0.0, found.ci_high - found.difference)]],
+        fmt="D",
+        color="black",
+        markersize=6,
+        capsize=5,
+        linewidth=2,
+    )
+    if reach > shown:
+        axes.text(
+            0.99,
+            0.97,
+            f"the outermost bars\nhold all up to ±{reach:.2f}",
+            transform=axes.transAxes,
+            ha="right",
+            va="top",
+            fontsize=TEXT - 2,
+            color=FAINT,
+        )
+    axes.set_xlabel(
+        f"← {comparison.a.label} better        difference in {unit}        {comparison.b.label} better →",
+        fontsize=TEXT,
+    )
+    axes.set_ylabel("images", fontsize=TEXT)
+    axes.set_title(
+        f"{comparison.b.label} minus {comparison.a.label}: mean {found.difference:+.4f} {unit}, "
+        f"95 % interval [{found.ci_low:+.4f}, {found.ci_high:+.4f}]",
+        loc="left",
+        fontsize=TEXT,
+    )
+    _save(figure, path)
+
+
+def effects(comparisons: Sequence[Comparison], path: Path) -> None:
+    """Mean differences with their intervals: all images, thirds of the lesion sizes, diagnoses."""
+    rows = []
+    for comparison in comparisons:
+        prefix = f"{comparison.b.label}: " if len(comparisons) > 1 else ""
+        rows.append((f"{prefix}all images", comparison.overall, True))
+        rows += [(name, found, False) for name, found in comparison.parts.items()]
+    figure = _figure(8.6, 1.3 + 0.42 * len(rows))
+    axes = figure.subplots()
+    axes.axvline(0, color="black", linewidth=1.2)
+    for y, (_, found, is_main) in enumerate(rows):
+        axes.plot([found.ci_low, found.ci_high], [y, y], color=BLUE, linewidth=3 if is_main else 2)
+        axes.plot(found.difference, y, "D" if is_main else "o", color=BLUE, markersize=8 if is_main else 6)
+        if is_main and y:
+            axes.axhline(y - 0.5, color=FAINT, linewidth=0.8)
+    axes.set_yticks(range(len(rows)), [f"{name} ({found.n_images})" for name, found, _ in rows])
+    for tick, (_, _, is_main) in zip(axes.get_yticklabels(), rows, strict=True):
+        tick.set_fontweight("bold" if is_main else "normal")
+    axes.invert_yaxis()
+    first = comparisons[0]
+    other = first.b.label if len(comparisons) == 1 else "the other"
+    axes.set_xlabel(
+        f"← {first.a.label} better     difference in {METRIC_NAMES[first.metric]}, 95 % interval     {other} better →",
+        fontsize=TEXT - 1,
+        loc="right",
+    )
+    _save(figure, path, grid="x")
+
+
+def _stretch(x: np.ndarray) -> np.ndarray:
+    return -np.sqrt(np.clip(1 - np.asarray(x, dtype=float), 0, None))
+
+
+def _unstretch(y: np.ndarray) -> np.ndarray:
+    return 1 - np.asarray(y, dtype=float) ** 2
+
+
+def _note(axes: "Axes", *, right: bool = False) -> dict:
+    return {
+        "transform": axes.transAxes,
+        "ha": "right" if right else "left",
+        "va": "top",
+        "fontsize": TEXT - 1,
+        "bbox": {"facecolor": "white", "edgecolor": "none", "alpha": 0.8},
+    }
+
+
+def _figure(width: float, height: float) -> "Figure":
+    from matplotlib.figure import Figure
+
+    return Figure(figsize=(width, height), dpi=DOTS_PER_INCH, layout="constrained")
+
+
+def _save(figure: "Figure", path: Path, *, grid: str = "both") -> None:
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+
+    for axes in figure.axes:
+        axes.grid(alpha=0.25, axis=grid)  # type: ignore[arg-type]
+        axes.set_axisbelow(True)
+        axes.spines[["top", "right"]].set_visible(False)
+        axes.tick_params(labelsize=TEXT - 1)
+    FigureCanvasAgg(figure).print_png(path)

@@ -1,0 +1,75 @@
+"""The comparison as text for a terminal, and what its answer leaves open."""
+
+from collections.abc import Sequence
+
+from isic_smp.comparison.effects import METRIC_NAMES, Comparison
+from isic_smp.comparison.groups import Group
+from isic_smp.comparison.runs import ScoredRun, Split
+from isic_smp.stats import PairedComparison
+
+OVER_IMAGES = "all, over images alone"
+
+
+def describe_setting(run: ScoredRun, *, split: Split, metric_name: str) -> str:
+    """One line on data, split and metric."""
+    data = run.data.get("description", "unknown data")
+    return f"{data}; {len(run.ids)} {split} images, {metric_name} at each image's own size"
+
+
+def table(comparisons: Sequence[Comparison]) -> str:
+    """The groups with their means, then each comparison's effects."""
+    groups = [comparisons[0].a, *(c.b for c in comparisons)]
+    wide = max(len(group.label) for group in groups)
+    lines = [f"{'':{wide}}  mean {METRIC_NAMES[comparisons[0].metric]}"]
+    for group in groups:
+        means = zip(group.runs, group.scores.mean(axis=1), strict=True)
+        each = "  ".join(f"{run.name} {mean:.4f}" for run, mean in means)
+        lines.append(f"{group.label:{wide}}  {group.scores.mean():.4f}   {each}")
+    for comparison in comparisons:
+        lines += ["", *_effects(comparison)]
+    return "\n".join(lines)
+
+
+def caveats(groups: Sequence[Group]) -> list[str]:
+    """Sentences on what the answer leaves open."""
+    counts = [len(group.runs) for group in groups]
+    if max(counts) == 1:
+        return [
+            "One run each: the interval says what other images would give, not what other seeds would; "
+            "name runs under several seeds to have both."
+        ]
+    if min(counts) == 1:
+        single = " and ".join(group.label for group in groups if len(group.runs) == 1)
+        return [f"Only one run of {single}: the interval leaves out what other seeds of it would give."]
+    if min(counts) == 2:
+        return ["Two seeds tell little about others: the interval may be too narrow."]
+    return []
+
+
+def _effects(comparison: Comparison) -> list[str]:
+    found = comparison.overall
+    first = max(map(len, [*comparison.parts, OVER_IMAGES]))
+    lines = [
+        f"{comparison.b.label} minus {comparison.a.label}",
+        f"{'':{first}}{'images':>8}{'difference':>12}{'95 % interval':>20}"
+        f"{'Wilcoxon p':>12}{'better':>8}{'worse':>7}{'equal':>7}",
+        f"{'all':{first}}{_cells(found)}",
+    ]
+    if max(found.n_seeds) > 1:
+        lines.append(
+            f"{OVER_IMAGES:{first}}{'':20}{_interval(found.images_ci_low, found.images_ci_high):>20}"
+        )
+    lines += [f"{name:{first}}{_cells(part)}" for name, part in comparison.parts.items()]
+    if comparison.comparisons > 1:
+        lines.append(f"{'all, corrected by Holm':{first}}{'':40}{comparison.p_holm:>12.2g}")
+    return lines
+
+
+def _cells(found: PairedComparison) -> str:
+    shares = f"{found.better:>8.0%}{found.worse:>7.0%}{found.equal:>7.0%}"
+    interval = _interval(found.ci_low, found.ci_high)
+    return f"{found.n_images:>8}{found.difference:>+12.4f}{interval:>20}{found.p_value:>12.2g}{shares}"
+
+
+def _interval(low: float, high: float) -> str:
+    return f"[{low:+.4f}, {high:+.4f}]"
