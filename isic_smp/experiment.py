@@ -93,7 +93,7 @@ def run_experiment(recipe: Recipe, setup: Setup, *, say: Say = print) -> Result 
                 network=prepared.network,
                 ranks=ranks,
                 checkpoints=Checkpoints(output_dir),
-                fingerprint=data.fingerprint,
+                fingerprint=data.fingerprint + prepared.pipeline_digest,
                 resume=setup.resume,
                 on_epoch=log.epoch if log else _silent,
                 progress=EpochBars(recipe.epochs, shown=ranks.is_main),
@@ -131,6 +131,7 @@ def _start_log(
             "encoder_weights_used": prepared.weights_used,
             "device": str(place.device),
             "world_size": str(place.ranks.world),
+            **({"pipeline_sha256": prepared.pipeline_digest} if prepared.pipeline_digest else {}),
         },
     )
     place.say(log.hint())

@@ -14,6 +14,7 @@ from isic_smp.data.augment import Augmenter
 from isic_smp.data.cache import PixelCache, open_pixel_cache
 from isic_smp.data.isic2016 import LesionData
 from isic_smp.data.pairs import Pair
+from isic_smp.data.pipeline import SavedPipeline
 from isic_smp.errors import UserError
 from isic_smp.inference.preprocessing import Preprocessing
 from isic_smp.models.upconvnet import UpConvNet
@@ -46,6 +47,8 @@ class Prepared:
     preprocessing: Preprocessing
     weights_used: str
     """`recipe.encoder_weights`, or what a demo fell back to."""
+    pipeline_digest: str
+    """sha256 of the file `recipe.pipeline`; empty without one."""
 
 
 @dataclass(frozen=True)
@@ -109,8 +112,18 @@ def prepare(
         threshold=recipe.threshold,
         test_time_flips=recipe.test_time_flips,
     )
-    network, train, validation = _batches(recipe, model, pixels, place)
-    return Prepared(model, network, train, validation, pixels[1], preprocessing, weights_used)
+    pipeline = SavedPipeline(Path(recipe.pipeline)) if recipe.pipeline else None
+    network, train, validation = _batches(recipe, model, pixels, pipeline, place)
+    return Prepared(
+        model,
+        network,
+        train,
+        validation,
+        validation_pixels=pixels[1],
+        preprocessing=preprocessing,
+        weights_used=weights_used,
+        pipeline_digest=pipeline.digest if pipeline else "",
+    )
 
 
 def _build_model(recipe: Recipe, is_demo: bool) -> tuple[UpConvNet, str]:
@@ -140,7 +153,11 @@ def _build_model(recipe: Recipe, is_demo: bool) -> tuple[UpConvNet, str]:
 
 
 def _batches(
-    recipe: Recipe, model: UpConvNet, pixels: tuple[PixelCache, PixelCache], place: Place
+    recipe: Recipe,
+    model: UpConvNet,
+    pixels: tuple[PixelCache, PixelCache],
+    pipeline: SavedPipeline | None,
+    place: Place,
 ) -> tuple[nn.Module, Batches, Batches]:
     """What is trained on which batches: the whole model on pixels, or its decoder on banked features."""
     train, validation = pixels
@@ -160,7 +177,12 @@ def _batches(
     except Unbankable as reason:
         if recipe.freeze and recipe.feature_bank != "off":
             place.say(f"no feature bank, every step goes through the encoder: {reason}")
-    augmenter = Augmenter(flips=recipe.flips, affine=recipe.affine, colour=recipe.colour)
+    augmenter = Augmenter(
+        flips=recipe.flips,
+        affine=recipe.affine,
+        colour=recipe.colour,
+        pipeline=pipeline,
+    )
     return (
         model,
         PixelBatches(train, orders[0], mean=model.mean, std=model.std, augmenter=augmenter),

@@ -11,6 +11,7 @@ import cv2
 import numpy as np
 
 from isic_smp.data.draws import uniforms
+from isic_smp.data.pipeline import SavedPipeline
 
 _DIHEDRAL, _AFFINE, _COLOUR = 1, 2, 3  # purposes of draws
 _TURNS = {1: cv2.ROTATE_90_COUNTERCLOCKWISE, 2: cv2.ROTATE_180, 3: cv2.ROTATE_90_CLOCKWISE}
@@ -66,13 +67,16 @@ class Augmenter:
         affine: strength of scale, aspect, shear, rotation and shift, 0 (off) to 1. What a warp brings in
             from outside the frame is the frame's mirror image, in image and mask alike.
         colour: strength of brightness, contrast, saturation, hue and colour cast, 0 (off) to 1.
+        pipeline: a person's own transforms, applied last.
     """
 
-    def __init__(self, *, flips: bool, affine: float, colour: float) -> None:
+    def __init__(
+        self, *, flips: bool, affine: float, colour: float, pipeline: SavedPipeline | None = None
+    ) -> None:
         for name, strength in (("affine", affine), ("colour", colour)):
             if not 0 <= strength <= 1:
                 raise ValueError(f"{name} must be from 0 to 1, got {strength}")
-        self.flips, self.affine, self.colour = flips, affine, colour
+        self.flips, self.affine, self.colour, self.pipeline = flips, affine, colour, pipeline
 
     def apply(
         self, images: np.ndarray, masks: np.ndarray, *, sample_ids: np.ndarray, seed: int, epoch: int
@@ -99,6 +103,8 @@ class Augmenter:
         if self.colour:
             draws = uniforms(sample_ids, 7, seed=seed, epoch=epoch, purpose=_COLOUR)
             images = _recolour(images, draws * 2 - 1, self.colour)
+        if self.pipeline is not None:
+            images, masks = self.pipeline.apply(images, masks, sample_ids=sample_ids, seed=seed, epoch=epoch)
         return images, masks
 
 

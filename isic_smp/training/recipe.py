@@ -61,6 +61,9 @@ class Recipe:
     colour: float = 0.5
     """Strength of random brightness, contrast, hue, saturation and colour cast, 0 (off) to 1."""
 
+    pipeline: str | None = None
+    """A file of albumentations transforms (JSON or YAML, made by its `save`), applied after the others."""
+
     # --- the optimisation
     epochs: int = 25
     """Passes over the training images."""
@@ -200,8 +203,9 @@ def _problems(recipe: Recipe) -> list[str]:
         "feature_bank on needs freeze: a trained encoder's features change at every step",
     )
     need(
-        not (recipe.feature_bank == "on" and (recipe.affine or recipe.colour)),
-        "feature_bank on cannot hold affine or colour augmentation: set both to 0, or feature_bank to auto",
+        not (recipe.feature_bank == "on" and (recipe.affine or recipe.colour or recipe.pipeline)),
+        "feature_bank on holds no augmentation but flips: switch affine, colour and pipeline off, "
+        "or set feature_bank to auto",
     )
     try:
         strides = parse_encoder_name(recipe.encoder).strides
