@@ -42,6 +42,8 @@ class PairedComparison:
     """Upper end."""
     p_value: float
     """Two-sided Wilcoxon signed-rank test of the per-image differences, each averaged over seeds."""
+    rank_effect: float
+    """Which way that test points and how clearly: -1 (all ranks favour a) to 1 (all favour b)."""
     better: float
     """Share of images that b scores higher, 0 to 1."""
     worse: float
@@ -75,6 +77,7 @@ def compare_paired(
     draws = paired_bootstrap(a, b, seed=seed, resamples=resamples)
     low, high = percentile_interval(draws.images_and_seeds, confidence)
     images_low, images_high = percentile_interval(draws.images, confidence)
+    p_value, rank_effect = signed_rank(difference)
     return PairedComparison(
         mean_a=float(a.mean()),
         mean_b=float(b.mean()),
@@ -83,7 +86,8 @@ def compare_paired(
         ci_high=high,
         images_ci_low=images_low,
         images_ci_high=images_high,
-        p_value=signed_rank_p(difference),
+        p_value=p_value,
+        rank_effect=rank_effect,
         better=float(np.mean(difference > ROUNDING)),
         worse=float(np.mean(difference < -ROUNDING)),
         equal=float(np.mean(np.abs(difference) <= ROUNDING)),
@@ -145,21 +149,28 @@ def percentile_interval(draws: np.ndarray, confidence: float = CONFIDENCE) -> tu
     return float(low), float(high)
 
 
-def signed_rank_p(difference: np.ndarray) -> float:
-    """Two-sided p of the Wilcoxon signed-rank test (Wilcoxon, "Individual comparisons by ranking methods", 1945).
+def signed_rank(difference: np.ndarray) -> tuple[float, float]:
+    """The Wilcoxon signed-rank test (Wilcoxon, "Individual comparisons by ranking methods", 1945).
 
     It asks whether differences above 0 outweigh those below by rank, so a few images with large
-    differences count little, unlike in the mean. Zeros are left out, as Wilcoxon did; all zeros give 1.
+    differences count little, unlike in the mean, and the two may point opposite ways. Zeros are left
+    out, as Wilcoxon did.
 
     Args:
         difference: one number an image, (N,).
-    """
-    from scipy.stats import wilcoxon
 
-    difference = np.where(np.abs(difference) <= ROUNDING, 0.0, difference)
-    if not difference.any():
-        return 1.0
-    return float(wilcoxon(difference[difference != 0]).pvalue)
+    Returns:
+        The two-sided p, and the matched-pairs rank-biserial correlation (Kerby 2014): the positive
+        differences' share of the rank sum less the negative ones', -1 to 1. All zeros give 1 and 0.
+    """
+    from scipy.stats import rankdata, wilcoxon
+
+    difference = difference[np.abs(difference) > ROUNDING]
+    if not len(difference):
+        return 1.0, 0.0
+    ranks = rankdata(np.abs(difference))
+    effect = float((ranks * np.sign(difference)).sum() / ranks.sum())
+    return float(wilcoxon(difference).pvalue), effect
 
 
 def holm(p_values: Sequence[float]) -> list[float]:

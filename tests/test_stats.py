@@ -9,7 +9,7 @@ from isic_smp.stats import (
     holm,
     paired_bootstrap,
     percentile_interval,
-    signed_rank_p,
+    signed_rank,
 )
 
 EFFECT = 0.01
@@ -119,13 +119,21 @@ def test_memory_stays_flat_with_many_images():
     assert peak < 40e6
 
 
-def test_signed_rank_p_is_scipys_and_leaves_zeros_out():
+def test_signed_rank_is_scipys_and_leaves_zeros_out():
     difference = np.array([0.1, -0.02, 0.3, 0.25, 0.07, 0.18, -0.01, 0.4])
-    expected = reference.wilcoxon(difference).pvalue
-    assert signed_rank_p(difference) == pytest.approx(expected)
-    assert signed_rank_p(np.append(difference, [0.0, 1e-17])) == pytest.approx(expected)
-    # W- = 3 of 8 ranks: 5 of the 256 equally likely sign patterns are as low or lower, on either side.
-    assert expected == pytest.approx(2 * 5 / 256)
+    p, effect = signed_rank(difference)
+    assert p == pytest.approx(reference.wilcoxon(difference).pvalue)
+    # Ranks 1 and 2 of 36 are negative: 5 of the 256 equally likely patterns of signs are as extreme a side.
+    assert (p, effect) == pytest.approx((2 * 5 / 256, (33 - 3) / 36))
+    assert signed_rank(np.append(difference, [0.0, 1e-17])) == (p, effect)
+    assert signed_rank(np.zeros(3)) == (1, 0)
+
+
+def test_ranks_may_point_the_other_way_than_the_mean():
+    few = np.where(np.arange(60) % 6 == 0, 0.3, -0.002)
+    compared = compare_paired(np.zeros(60), few)
+    assert compared.ci_low > 0 > compared.rank_effect
+    assert compared.p_value < 0.01
 
 
 def test_holm_by_hand():

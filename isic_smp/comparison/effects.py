@@ -37,36 +37,29 @@ class Comparison:
     def answer(self) -> str:
         """The result in one sentence.
 
-        A difference counts as shown where its 95 % interval leaves out zero; a signed-rank test that
-        does not agree is named, since the mean and the bulk of the images then tell different stories.
+        A difference counts as shown where its 95 % interval leaves out zero; where the signed-rank
+        test does not agree, that is said: the mean and the bulk of the images tell different stories.
         """
         found, unit = self.overall, METRIC_NAMES[self.metric]
-        p = f"p {say_p(self.p_holm)}" + (" after Holm's correction" if self.comparisons > 1 else "")
+        where = f"on {found.n_images} images"
+        p = f"Wilcoxon p {say_p(self.p_holm)}" + " after Holm's correction" * (self.comparisons > 1)
         significant = self.p_holm < SIGNIFICANT
         if found.ci_low <= 0 <= found.ci_high:
-            words = (
-                f"No difference between {self.b.label} and {self.a.label} can be shown: "
-                f"{found.difference:+.4f} {unit} [{found.ci_low:+.4f}, {found.ci_high:+.4f}]"
+            doubt = f"in these very images, though, a shift is seen ({p})" if significant else p
+            return (
+                f"No difference between {self.b.label} and {self.a.label} can be shown: {found.difference:+.4f} {unit} "
+                f"(95 % interval {found.ci_low:+.4f} to {found.ci_high:+.4f}) {where}; {doubt}."
             )
-            doubt = (
-                f"; on these images, though, a shift is seen (Wilcoxon {p})"
-                if significant
-                else f", Wilcoxon {p}"
-            )
-        else:
-            above = found.difference > 0
-            better, worse = (self.b, self.a) if above else (self.a, self.b)
-            low, high = (found.ci_low, found.ci_high) if above else (-found.ci_high, -found.ci_low)
-            words = (
-                f"{better.label} is better than {worse.label} by {abs(found.difference):.4f} {unit} "
-                f"[{low:.4f}, {high:.4f}]"
-            )
-            doubt = (
-                f", Wilcoxon {p}"
-                if significant
-                else f" on the mean, but the Wilcoxon test does not confirm it ({p})"
-            )
-        return f"{words}{doubt}."
+        above = found.difference > 0
+        better, worse = (self.b, self.a) if above else (self.a, self.b)
+        low, high = (found.ci_low, found.ci_high) if above else (-found.ci_high, -found.ci_low)
+        doubt = (
+            p if significant else f"that is the mean, and the bulk of the images does not confirm it ({p})"
+        )
+        return (
+            f"{better.label} is better than {worse.label} by {abs(found.difference):.4f} {unit} "
+            f"(95 % interval {low:.4f} to {high:.4f}) {where}; {doubt}."
+        )
 
 
 def compare_groups(

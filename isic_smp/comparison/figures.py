@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from isic_smp.comparison.effects import METRIC_NAMES, SIZES, Comparison, size_class
+from isic_smp.stats import ROUNDING
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -70,22 +71,22 @@ def scatter(comparison: Comparison, path: Path) -> None:
 def differences(comparison: Comparison, path: Path) -> None:
     """How the per-image differences spread, with their mean and its interval."""
     found, unit = comparison.overall, METRIC_NAMES[comparison.metric]
-    values = comparison.difference
-    figure = _figure(7.2, 4.8)
+    values = comparison.difference[np.abs(comparison.difference) > ROUNDING]
+    figure = _figure(7.2, 5.0)
     axes = figure.subplots()
-    reach = max(np.abs(values).max(), 1e-3)
     # Bins meet at 0, so that none holds better and worse images alike; the far tails share the outer ones.
-    shown = max(float(np.quantile(np.abs(values), 0.99)), reach / 20)
+    reach = max(np.abs(values).max(initial=0.0), 0.01)
+    shown = max(float(np.quantile(np.abs(values), 0.99)), reach / 20) if len(values) else reach
     edges = np.linspace(-shown, shown, 51)
     counts, _ = np.histogram(values.clip(-shown, shown), edges)
-    colours = [VERMILLION if edge < -1e-12 else BLUE for edge in edges[:-1]]
+    colours = [VERMILLION if middle < 0 else BLUE for middle in (edges[:-1] + edges[1:]) / 2]
     axes.bar(
         edges[:-1], counts, np.diff(edges), align="edge", color=colours, edgecolor="white", linewidth=0.4
     )
-    top = counts.max() * 1.28
-    axes.set_ylim(0, top)
+    highest = max(1, counts.max())
+    axes.set_ylim(0, highest * 1.28)
     axes.axvline(0, color="black", linewidth=1.2)
-    height = counts.max() * 1.1
+    height = highest * 1.1
     axes.errorbar(
         [found.difference],
         [height],
@@ -96,24 +97,17 @@ def differences(comparison: Comparison, path: Path) -> None:
         capsize=5,
         linewidth=2,
     )
-    if reach > shown:
-        axes.text(
-            0.99,
-            0.97,
-            f"the outermost bars\nhold all up to ±{reach:.2f}",
-            transform=axes.transAxes,
-            ha="right",
-            va="top",
-            fontsize=TEXT - 2,
-            color=FAINT,
-        )
+    remarks = [f"outermost bars: all up to ±{reach:.2f}"] if reach > shown else []
+    if same := found.n_images - len(values):
+        remarks.append(f"{same} images scored the same are left out")
+    axes.text(0.99, 0.98, "\n".join(remarks), color=FAINT, **_note(axes, right=True) | {"fontsize": TEXT - 2})
     axes.set_xlabel(
         f"← {comparison.a.label} better        difference in {unit}        {comparison.b.label} better →",
         fontsize=TEXT,
     )
     axes.set_ylabel("images", fontsize=TEXT)
     axes.set_title(
-        f"{comparison.b.label} minus {comparison.a.label}: mean {found.difference:+.4f} {unit}, "
+        f"{comparison.b.label} minus {comparison.a.label}\nmean {found.difference:+.4f} {unit}, "
         f"95 % interval [{found.ci_low:+.4f}, {found.ci_high:+.4f}]",
         loc="left",
         fontsize=TEXT,

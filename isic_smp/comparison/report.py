@@ -16,7 +16,7 @@ h1 { font-size: 1.5rem; } h2 { font-size: 1.2rem; margin-top: 2.5rem; }
 .note { color: #444; } table { border-collapse: collapse; margin: 1rem 0; }
 th, td { padding: .3rem .7rem; border-bottom: 1px solid #ddd; text-align: right;
          font-variant-numeric: tabular-nums; }
-th:first-child, td:first-child, td.words { text-align: left; }
+td { white-space: nowrap; } th:first-child, td:first-child { text-align: left; white-space: normal; }
 .scroll { overflow-x: auto; } img { max-width: 100%; height: auto; } figure { margin: 1.5rem 0; }
 figcaption { color: #444; font-size: .95rem; }
 """

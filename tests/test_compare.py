@@ -1,0 +1,434 @@
+import base64
+import csv
+import dataclasses
+import io
+import json
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import isic_smp
+from isic_smp import compare
+from isic_smp.comparison.cases import pick_cases
+from isic_smp.comparison.effects import compare_groups, size_thirds
+from isic_smp.comparison.groups import Group, group_runs
+from isic_smp.comparison.runs import ScoredRun, check_comparable
+from isic_smp.errors import UserError
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory):
+    """Two real runs of a tiny recipe on drawn pictures, in a store of their own."""
+    from isic_smp.data.synthetic import make_synthetic
+    from isic_smp.experiment import Setup, run_experiment
+    from isic_smp.training.recipe import Recipe
+
+    folder = tmp_path_factory.mktemp("compare")
+    make_synthetic(folder / "pictures", train=8, val=4, test=12, size=48)
+    recipe = Recipe(
+        encoder="trunc-mobilenetv3_small_050-s1", encoder_weights="none", size=32, epochs=1, batch_size=8
+    )
+    for name, freeze in (("frozen", True), ("tuned", False)):
+        setup = Setup(
+            data="synthetic",
+            data_dir=folder / "pictures",
+            output_dir=folder / name,
+            cache_dir=folder / "cache",
+            tracking_uri=f"sqlite:///{folder}/mlruns/mlflow.db",
+        )
+        run_experiment(dataclasses.replace(recipe, freeze=freeze), setup, say=lambda _: None)
+    return folder
+
+
+@pytest.fixture
+def here(place, tmp_path, monkeypatch):
+    """A working folder with copies of the runs, and no data but those that are named."""
+    for name in ("frozen", "tuned"):
+        for part in ("test_scores.csv", "validation_scores.csv", "mlflow_run.json"):
+            (tmp_path / name).mkdir(exist_ok=True)
+            shutil.copy(place / name / part, tmp_path / name / part)
+        shutil.copytree(place / name / "model", tmp_path / name / "model")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("ISIC_SMP_DATA", raising=False)
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    return tmp_path
+
+
+def run(place: Path, *words: object) -> None:
+    given = ["--cache-dir", place / "cache", "--tracking-uri", f"sqlite:///{place}/mlruns/mlflow.db"]
+    compare.main([str(word) for word in (*words, *given)])
+
+
+def edit(file: Path, change) -> None:
+    values = json.loads(file.read_text())
+    change(values["info"])
+    file.write_text(json.dumps(values))
+
+
+def scores_of(folder: Path, column: str = "dice_own") -> np.ndarray:
+    with (folder / "test_scores.csv").open() as file:
+        return np.array([float(row[column]) for row in csv.DictReader(file)])
+
+
+def some_run(name="run", scores=(0.5, 0.6, 0.7), **changes) -> ScoredRun:
+    n = len(scores)
+    recipe = {"freeze": False, "freeze_epochs": 0, "lr": 0.1, "size": 32, "seed": 0}
+    values = {
+        "name": name,
+        "run_id": None,
+        "model": name,
+        "recipe": recipe | changes.pop("recipe", {}),
+        "data": {"name": "isic2016", "fingerprint": "f" * 64, "description": "isic2016: …"},
+        "ids": tuple(f"ISIC_{i:07}" for i in range(n)),
+        "sizes": np.full((n, 2), 48),
+        "lesion_area": np.linspace(0.1, 0.5, n),
+        "scores": np.array(scores, dtype=float),
+    }
+    return ScoredRun(**(values | changes))
+
+
+def compared(*scores, recipes=None):
+    recipes = recipes or [{"freeze": True}] + [{"lr": 0.1 * n} for n in range(1, len(scores))]
+    runs = [some_run(f"run{n}", s, recipe=r) for n, (s, r) in enumerate(zip(scores, recipes, strict=True))]
+    return compare_groups(group_runs(runs), metric="dice")
+
+
+# --- from the command line to the report and MLflow
+
+
+def test_two_real_runs(place, here, capsys):
+    run(place, "frozen", "tuned", "--data-dir", place / "pictures", "--out", "out", "--images", "1")
+    printed = capsys.readouterr()
+    difference = scores_of(here / "tuned") - scores_of(here / "frozen")
+    assert f"{difference.mean():+.4f}" in printed.out
+    assert "fine-tuned minus frozen" in printed.out
+    assert "synthetic: train 8 of 8, validation 4 of 4, test 12 of 12; 12 test images, Dice" in printed.out
+    assert "One run each: the interval says what other images would give" in printed.out
+    assert "No effect by diagnosis is given: no manifest.csv" in printed.out
+    assert printed.err == ""
+
+    html = (here / "out" / "report.html").read_text()
+    assert not re.search(r'(src|href)="(?!data:image/png;base64,)', html), "the report needs nothing else"
+    assert "http" not in html
+    answer = next(line for line in printed.out.splitlines() if line.endswith(".") and "Wilcoxon p" in line)
+    assert answer in html
+    pictures = [
+        Image.open(io.BytesIO(base64.b64decode(found)))
+        for found in re.findall(r'src="data:image/png;base64,([^"]+)"', html)
+    ]
+    files = ("effects", "scatter", "differences", "images")
+    assert [p.size for p in pictures] == [Image.open(f"out/pictures/{f}.png").size for f in files]
+
+    with Path("out/images.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert [float(row["dice fine-tuned"]) for row in rows] == scores_of(here / "tuned").tolist()
+
+    from mlflow import MlflowClient
+
+    client = MlflowClient(f"sqlite:///{place}/mlruns/mlflow.db")
+    [logged] = client.search_runs([client.get_experiment_by_name("comparisons").experiment_id])
+    assert logged.info.status == "FINISHED"
+    assert logged.data.tags["answer"] == answer
+    assert logged.data.metrics["difference"] == pytest.approx(difference.mean())
+    paths = {
+        item.path for part in (None, "pictures") for item in client.list_artifacts(logged.info.run_id, part)
+    }
+    assert {"report.html", "images.csv", *(f"pictures/{name}.png" for name in files)} <= paths
+    for name in ("frozen", "tuned"):
+        run_id = json.loads((here / name / "mlflow_run.json").read_text())["run_id"]
+        assert logged.data.tags[f"compared.{name}"] == run_id
+        tag = client.get_run(run_id).data.tags[f"comparison.{logged.info.run_id[:8]}"]
+        assert tag == f"{answer} See run {logged.info.run_id}."
+
+
+def test_runs_named_by_id_and_by_name_come_from_mlflow_alike(place, here, capsys):
+    run(place, "frozen", "tuned", "--out", "one", "--no-log", "--images", "0")
+    by_folder = capsys.readouterr().out
+    run_id = json.loads((here / "frozen" / "mlflow_run.json").read_text())["run_id"]
+    for name in ("frozen", "tuned"):
+        shutil.rmtree(name)
+    run(place, f"runs:/{run_id}", "tuned", "--out", "two", "--no-log", "--data-dir", place / "pictures")
+    by_store = capsys.readouterr().out
+    assert Path("one/images.csv").read_text() == Path("two/images.csv").read_text()
+    table = by_folder[by_folder.index("fine-tuned minus") : by_folder.index("note:")]
+    assert table in by_store
+    assert Path("two/pictures/images.png").exists(), "models come from the store too"
+
+
+def test_iou_of_the_validation_images(place, here, capsys):
+    run(place, "frozen", "tuned", "--metric", "iou", "--split", "validation", "--no-log", "--images", "0")
+    assert "4 validation images, IoU" in capsys.readouterr().out
+    [report] = Path("comparisons").glob("*-frozen-vs-fine-tuned/report.html")
+    assert "frozen vs fine-tuned, IoU" in report.read_text()
+
+
+def test_the_same_comparison_gives_the_same_report(place, here, capsys):
+    for out in ("one", "two"):
+        run(place, "frozen", "tuned", "--out", out, "--no-log", "--data-dir", place / "pictures")
+    assert Path("one/report.html").read_bytes() == Path("two/report.html").read_bytes()
+
+
+def test_without_the_data_the_report_says_what_it_lacks(place, here, capsys):
+    for name in ("frozen", "tuned"):
+        edit(here / name / "model" / "isic_smp.json", lambda info: info["data"].update(name="isic2016"))
+    run(place, "frozen", "tuned", "--out", "out", "--no-log")
+    html = Path("out/report.html").read_text()
+    assert "The images that differ most are not shown: no ISIC 2016 data" in html
+    assert "No effect by diagnosis is given: no ISIC 2016 data" in html
+    assert "note: The images that differ most are not shown" in capsys.readouterr().out
+    assert not Path("out/pictures/images.png").exists()
+
+
+def test_without_the_models_the_report_says_so(place, here):
+    (here / "tuned" / "model" / "model.safetensors").unlink()
+    run(place, "frozen", "tuned", "--out", "out", "--no-log", "--data-dir", place / "pictures")
+    assert "are not shown: cannot load the weights" in Path("out/report.html").read_text()
+
+
+def test_models_that_have_changed_since_are_found_out(place, here, capsys):
+    shutil.copy(here / "tuned/model/model.safetensors", here / "frozen/model/model.safetensors")
+    scores = (here / "frozen/test_scores.csv").read_text().splitlines()
+    cells = [line.split(",") for line in scores]
+    column = cells[0].index("dice_own")
+    for row in cells[1:]:
+        row[column] = "0.999"
+    (here / "frozen/test_scores.csv").write_text("\n".join(map(",".join, cells)))
+    run(place, "frozen", "tuned", "--out", "out", "--no-log", "--data-dir", place / "pictures")
+    assert "The saved model of frozen does not give its recorded scores any more" in capsys.readouterr().out
+
+
+def test_effect_by_diagnosis_where_a_manifest_names_it(place, here, capsys):
+    pictures = here / "pictures"
+    shutil.copytree(place / "pictures", pictures)
+    with (here / "frozen" / "test_scores.csv").open() as file:
+        ids = [row["id"] for row in csv.DictReader(file)]
+    lines = [f"{image_id},{'nevus' if n < 7 else 'melanoma'}" for n, image_id in enumerate(ids)]
+    (pictures / "manifest.csv").write_text("\n".join(["id,diagnosis", *lines]))
+    run(place, "frozen", "tuned", "--no-log", "--images", "0", "--data-dir", pictures)
+    shown = {
+        line.split()[1]: line.split() for line in capsys.readouterr().out.splitlines() if "diagnosis" in line
+    }
+    assert {name: words[2] for name, words in shown.items()} == {"nevus": "7", "melanoma": "5"}
+    difference = scores_of(here / "tuned") - scores_of(here / "frozen")
+    assert shown["nevus"][3] == f"{difference[:7].mean():+.4f}"
+
+
+# --- what is refused
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"data": {"fingerprint": "0" * 64}}, "a with b: they worked on different data"),
+        (
+            {"ids": ("ISIC_0000000", "ISIC_0000001", "ISIC_0000009")},
+            "2 images were scored in only one of them",
+        ),
+        (
+            {"sizes": np.array([[48, 48], [48, 64], [48, 48]])},
+            "ISIC_0000001 was scored at 48 × 48 .* 48 × 64",
+        ),
+        ({"recipe": {"size": 64}}, "their networks see pictures of 32 and 64 pixels; .* --any-size"),
+    ],
+)
+def test_what_does_not_stand_side_by_side_is_refused(changes, message):
+    with pytest.raises(UserError, match=message):
+        check_comparable([some_run("a"), some_run("b", **changes)])
+    check_comparable([some_run("a"), some_run("b", recipe={"lr": 0.3})])
+
+
+def test_networks_of_other_sizes_where_that_is_the_question():
+    check_comparable([some_run("a"), some_run("b", recipe={"size": 64})], any_size=True)
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["frozen"], "need at least two runs to compare, got 1"),
+        (["frozen", "frozen/"], "frozen/ is named twice"),
+        (["frozen", "nix"], "no run 'nix': expected a run's --output-dir, or the id or name"),
+        (["frozen", "0" * 32], "cannot get the run 0000"),
+        (["frozen", "."], "has no test_scores.csv: expected the --output-dir of a finished run"),
+        (["frozen", "tuned", "--out", "frozen/test_scores.csv"], "cannot write to frozen/test_scores.csv"),
+        (["frozen", "tuned", "--data-dir", "nowhere"], "nowhere"),
+        (["frozen", "tuned", "--images", "-1"], "must not be negative, got -1"),
+    ],
+)
+def test_bad_input_is_named(place, here, words, message):
+    with pytest.raises(UserError, match=message):
+        run(place, *words, "--no-log")
+
+
+def test_named_data_that_are_not_the_runs_are_refused(place, here):
+    for name in ("frozen", "tuned"):
+        edit(here / name / "model" / "isic_smp.json", lambda info: info["data"].update(fingerprint="0" * 64))
+    with pytest.raises(UserError, match=r"holds other data .* than the runs were scored on"):
+        run(place, "frozen", "tuned", "--no-log", "--data-dir", place / "pictures")
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda text: text.replace("dice_own", "dyce"), r"no column 'dice_own'"),
+        (lambda text: re.sub(r"0\.\d+", "high", text, count=1), "could not convert string to float"),
+        (lambda text: text + text.splitlines()[-1] + "\n", "once each"),
+        (lambda text: text.splitlines()[0], "at least 2 images"),
+        (lambda text: re.sub(r"0\.\d+", "nan", text), "finite"),
+    ],
+)
+def test_damaged_scores_are_refused(place, here, change, message):
+    file = here / "tuned" / "test_scores.csv"
+    file.write_text(change(file.read_text()))
+    with pytest.raises(UserError, match=message):
+        run(place, "frozen", "tuned", "--no-log")
+
+
+def test_help_and_errors_come_without_heavy_imports():
+    code = (
+        "import sys, isic_smp.compare as c\n"
+        "try: c.main(['one'])\n"
+        "except ValueError as e: print(e)\n"
+        "assert not {'torch', 'numpy', 'mlflow', 'scipy'} & set(sys.modules)\n"
+        "c.main(['--help'])"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        capture_output=True,
+        text=True,
+        cwd=Path(isic_smp.__file__).parent.parent,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "need at least two runs to compare, got 1" in done.stdout
+    assert "--split {test,validation}" in done.stdout
+
+
+# --- groups
+
+
+def seeds(name, count, **recipe):
+    return [some_run(f"{name}{n}", recipe={**recipe, "seed": n}) for n in range(count)]
+
+
+def test_runs_that_differ_only_in_the_seed_are_one_group():
+    frozen, tuned = seeds("f", 3, freeze=True), seeds("t", 2)
+    groups = group_runs([frozen[0], tuned[0], frozen[1], tuned[1], frozen[2]])
+    assert [(g.label, [r.name for r in g.runs]) for g in groups] == [
+        ("frozen", ["f0", "f1", "f2"]),
+        ("fine-tuned", ["t0", "t1"]),
+    ]
+    assert groups[0].scores.shape == (3, 3)
+
+
+def test_two_seeds_of_one_recipe_are_compared_with_each_other():
+    assert [g.label for g in group_runs(seeds("run", 2))] == ["run0", "run1"]
+    assert [len(g.runs) for g in group_runs([*seeds("f", 2, freeze=True), *seeds("t", 2)], each=True)] == [
+        1
+    ] * 4
+
+
+@pytest.mark.parametrize(
+    ("recipes", "labels"),
+    [
+        ([{"freeze": True}, {"freeze_epochs": 5}, {}], ["frozen", "gradual", "fine-tuned"]),
+        ([{}, {"freeze_epochs": 5}], ["fine-tuned", "freeze_epochs 5"]),
+        ([{"decoder_depth": None}, {"decoder_depth": 2}], ["decoder_depth default", "decoder_depth 2"]),
+        ([{"freeze": True, "lr": 1}, {"lr": 2}], ["frozen, lr 1", "fine-tuned, lr 2"]),
+        ([{"encoder_weights": "a/x.safetensors"}, {"encoder_weights": "none"}],
+         ["encoder_weights x", "encoder_weights none"]),
+        ([dict.fromkeys("abcd", 1), dict.fromkeys("abcd", 2)], ["run0", "run1"]),
+    ],
+)  # fmt: skip
+def test_labels_say_what_differs(recipes, labels):
+    runs = [some_run(f"run{n}", recipe=recipe) for n, recipe in enumerate(recipes)]
+    assert [group.label for group in group_runs(runs)] == labels
+
+
+# --- effects and the answer
+
+
+def noise(seed, mean=0.0):
+    return np.random.default_rng(seed).normal(mean, 0.01, 60)
+
+
+BASE = np.random.default_rng(0).uniform(0.6, 0.9, 60)
+HIGHER = BASE + noise(1, mean=0.02)
+
+
+def test_the_answer_names_the_better_one_whatever_the_order():
+    [one], [other] = compared(BASE, HIGHER), compared(HIGHER, BASE)
+    gain = f"{(HIGHER - BASE).mean():.4f} Dice (95 % interval 0.01"
+    assert one.answer().startswith(f"fine-tuned is better than frozen by {gain}")
+    assert other.answer().startswith(f"frozen is better than fine-tuned by {gain}")
+    assert one.answer().endswith(") on 60 images; Wilcoxon p < 0.0001.")
+
+
+def test_no_difference_is_said_to_be_none():
+    [same] = compared(BASE, BASE + noise(2))
+    assert same.answer().startswith("No difference between fine-tuned and frozen can be shown: ")
+
+
+def test_a_mean_carried_by_a_few_images_is_said_to_be():
+    few = np.arange(60) % 6 == 0
+    [found] = compared(BASE, BASE + np.where(few, 0.3, noise(3)))
+    assert "; that is the mean, and the bulk of the images does not confirm it (" in found.answer()
+    [found] = compared(BASE, BASE + np.where(few, 0.3, -0.002))
+    assert found.answer().startswith("fine-tuned is better than frozen by 0.0483")
+    assert "; that is the mean, and the bulk of the images points the other way (" in found.answer()
+
+
+def test_a_shift_that_the_mean_does_not_show_is_named():
+    [found] = compared(BASE, BASE + np.where(np.arange(60) == 0, -1.2, 0.01))
+    assert found.answer().startswith("No difference")
+    assert "though, a shift is seen (Wilcoxon p < 0.0001)." in found.answer()
+
+
+def test_several_comparisons_are_corrected():
+    found = compared(BASE, HIGHER, BASE + noise(4, mean=0.003))
+    raw = [c.overall.p_value for c in found]
+    assert found[0].p_holm == pytest.approx(2 * raw[0])
+    assert found[1].p_holm == raw[1]
+    assert "after Holm's correction" in found[0].answer()
+
+
+def test_seeds_widen_the_interval():
+    frozen = [
+        some_run(f"f{n}", BASE + shift, recipe={"freeze": True, "seed": n})
+        for n, shift in enumerate((-0.05, 0, 0.05))
+    ]
+    tuned = [some_run(f"t{n}", HIGHER, recipe={"seed": n}) for n in range(3)]
+    [found] = compare_groups(group_runs([*frozen, *tuned]), metric="dice")
+    assert found.overall.ci_low < 0 < found.overall.images_ci_low
+    assert found.answer().startswith("No difference")
+
+
+def test_thirds_hold_equally_many_lesions():
+    thirds = size_thirds(np.array([0.5, 0.012, 0.3, 0.31, 0.02, 0.7]))
+    assert list(thirds) == [
+        "small lesions, 1.2–2 % of the image",
+        "medium lesions, 30–31 % of the image",
+        "large lesions, 50–70 % of the image",
+    ]
+    assert [mask.sum() for mask in thirds.values()] == [2, 2, 2]
+
+
+def test_cases_are_the_largest_gains_then_the_largest_losses_of_the_typical_seed():
+    a = Group("a", (some_run("a0", [0.5] * 5),))
+    b = Group(
+        "b",
+        tuple(some_run(f"b{n}", scores) for n, scores in enumerate(
+            ([0.9, 0.6, 0.5, 0.4, 0.0], [0.1, 0.6, 0.5, 0.4, 0.2], [0.6, 0.6, 0.5, 0.4, 0.1])
+        )),
+    )  # fmt: skip
+    [found] = compare_groups([a, b], metric="dice")
+    assert [(c.index, c.runs[1].name) for c in pick_cases(found, 2)] == [
+        (1, "b0"),
+        (0, "b2"),
+        (4, "b2"),
+        (3, "b0"),
+    ]
