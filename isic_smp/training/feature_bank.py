@@ -65,8 +65,11 @@ class FromFeatures(nn.Module):
     def forward(self, *maps: Tensor) -> Tensor:
         """Logits (B, 1, S, S) from `maps`, in the order of `needed_maps`."""
         features: list[Any] = [None] * len(self.model.encoder.out_channels)  # type: ignore[arg-type, union-attr]
+        kind = maps[0].device.type
+        # Straight from the bank's float16 to what the step computes in: float32 between would cost a pass.
+        dtype = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else torch.float32
         for position, banked in zip(self.positions, maps, strict=True):
-            features[position] = banked
+            features[position] = banked.to(dtype)
         return self.model.segmentation_head(self.model.decoder(features))  # type: ignore[operator]
 
 
@@ -251,10 +254,10 @@ class BankBatches:
             yield self.bank.read(samples, codes), torch.from_numpy(masks), samples, share
 
     def epoch(self, epoch: int, device: torch.device) -> Iterator[Batch]:
-        """The batches of one epoch, on `device`; one (B, C, H, W) float32 input a banked map."""
+        """The batches of one epoch, on `device`; one (B, C, H, W) float16 input a banked map."""
         for maps, masks, samples, share in prefetch(self._read(epoch)):
             yield Batch(
-                tuple(m.to(device, non_blocking=True).float() for m in maps),
+                tuple(m.to(device, non_blocking=True) for m in maps),
                 masks.to(device, non_blocking=True).unsqueeze(1).float(),
                 samples,
                 share,

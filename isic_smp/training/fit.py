@@ -3,6 +3,7 @@
 import dataclasses
 import time
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -14,6 +15,7 @@ from torch.optim.swa_utils import AveragedModel
 from isic_smp.errors import UserError
 from isic_smp.training.batches import Batch, Batches
 from isic_smp.training.checkpoint import Checkpoints
+from isic_smp.training.cpu_rewrites import rewritten
 from isic_smp.training.device import autocast, resolve_precision
 from isic_smp.training.distributed import Ranks
 from isic_smp.training.losses import make_loss
@@ -124,6 +126,11 @@ class Trainer:
             self.network.compile()
         self.stepping = DistributedDataParallel(self.network) if self.ranks.world > 1 else self.network
 
+    def fast(self) -> AbstractContextManager[None]:
+        """The context of the epoch's hot loop: on a CPU, the same sums in fewer operations."""
+        pays = self.device.type == "cpu" and self.recipe.channels_last and not self.recipe.compile
+        return rewritten(self.network) if pays else nullcontext()
+
     def new_tally(self) -> Tally:
         """An empty tally on this device."""
         return Tally(torch.zeros((), device=self.device))
@@ -157,14 +164,17 @@ class Trainer:
         self.network.train()
         self.model.train()
         tally = self.new_tally()
-        for batch in batches:
-            loss, logits = self.step(batch)
-            # On a GPU, looking at every loss would stall it; its sum shows a NaN at the epoch's end.
-            if self.device.type == "cpu" and not torch.isfinite(loss):
-                names = ", ".join(batch_names(batch.samples))
-                raise TrainingDiverged(f"the loss became {loss.item()} on the images {names}; try a lower lr")
-            tally.add(loss, logits, batch, self.threshold_logit)
-            progress.step(len(batch.samples) * self.ranks.world, tally.figures)
+        with self.fast():
+            for batch in batches:
+                loss, logits = self.step(batch)
+                # On a GPU, looking at every loss would stall it; its sum shows a NaN at the epoch's end.
+                if self.device.type == "cpu" and not torch.isfinite(loss):
+                    names = ", ".join(batch_names(batch.samples))
+                    raise TrainingDiverged(
+                        f"the loss became {loss.item()} on the images {names}; try a lower lr"
+                    )
+                tally.add(loss, logits, batch, self.threshold_logit)
+                progress.step(len(batch.samples) * self.ranks.world, tally.figures)
         if not torch.isfinite(tally.loss):
             raise TrainingDiverged(f"the loss became {tally.loss.item()} in this epoch; try a lower lr")
         return tally
@@ -172,7 +182,7 @@ class Trainer:
     @torch.inference_mode()
     def validate(self, batches: Iterator[Batch]) -> dict[str, float]:
         """Loss, Dice and IoU of the weights that would be kept, in evaluation mode."""
-        with self.weights_to_keep():
+        with self.weights_to_keep(), self.fast():
             self.network.eval()
             self.model.eval()
             tally = self.new_tally()
