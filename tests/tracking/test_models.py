@@ -94,7 +94,7 @@ def test_the_logged_program_tells_nothing_of_this_machine(logged):
     log, client, _ = logged
     [output] = client.get_run(log.run_id).outputs.model_outputs
     folder = client.get_logged_model(output.model_id).artifact_location
-    with zipfile.ZipFile(f"{folder}/data/model.pt2") as program:
+    with zipfile.ZipFile(f"{folder}/artifacts/model.pt2") as program:
         texts = [program.read(name) for name in program.namelist() if name.endswith(".json")]
     assert texts and not any(b".py" in text for text in texts)
 
