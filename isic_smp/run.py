@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import tyro
 
 from isic_smp import cli
+from isic_smp.errors import UserError
 from isic_smp.training.recipe import PRESETS, Recipe, load_recipe
 
 if TYPE_CHECKING:
@@ -50,6 +51,8 @@ class Options:
     """MLflow run name. Default: the output folder's name."""
     tracking_uri: str | None = None
     """MLflow store. Default: MLFLOW_TRACKING_URI, else SQLite under ./mlruns."""
+    register: str | None = None
+    """Register the trained model under this name in MLflow's registry, as a new version."""
     device: str = "auto"
     """auto, cpu, cuda or cuda:N."""
     settings: Annotated[Recipe, tyro.conf.arg(name="")] = field(default_factory=lambda: PRESETS["default"])
@@ -69,6 +72,10 @@ def main() -> None:
     options = parse()
     # A scheduler's SIGTERM ends a run as Ctrl-C does: checkpoint kept, MLflow run marked.
     signal.signal(signal.SIGTERM, _interrupt)
+    if options.register is not None:  # before the work, not after it
+        from isic_smp.tracking.registry import check_name
+
+        check_name(options.register)
     from isic_smp.experiment import Setup, run_experiment
 
     result = run_experiment(
@@ -89,6 +96,29 @@ def main() -> None:
     )
     if result is not None:
         print(table(result))
+        if options.register is not None:
+            print(register(result, options.register, tracking_uri=options.tracking_uri))
+
+
+def register(result: "Result", name: str, *, tracking_uri: str | None) -> str:
+    """Make the run's model a version of `name`; a line that says which.
+
+    Raises:
+        UserError: MLflow does not take it, or not yet; the run itself is complete.
+    """
+    from isic_smp.tracking.registry import Registry
+
+    try:
+        version = Registry(tracking_uri).register(result.run_id, name).version
+    except UserError as error:
+        again = f"python -m isic_smp.registry register {result.output_dir} --name {name}"
+        raise UserError(
+            f"the run is complete, but not registered ({error}); try again with {again}"
+        ) from None
+    return (
+        f"registered as {name} version {version}; to use it: python -m isic_smp.registry promote {name} "
+        f"--version {version}"
+    )
 
 
 def _interrupt(*_: object) -> None:
