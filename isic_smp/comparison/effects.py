@@ -53,9 +53,11 @@ class Comparison:
         above = found.difference > 0
         better, worse = (self.b, self.a) if above else (self.a, self.b)
         low, high = (found.ci_low, found.ci_high) if above else (-found.ci_high, -found.ci_low)
-        doubt = (
-            p if significant else f"that is the mean, and the bulk of the images does not confirm it ({p})"
-        )
+        doubt = p
+        if not significant:
+            doubt = f"that is the mean, and the bulk of the images does not confirm it ({p})"
+        elif found.rank_effect * found.difference < 0:
+            doubt = f"that is the mean, and the bulk of the images points the other way ({p})"
         return (
             f"{better.label} is better than {worse.label} by {abs(found.difference):.4f} {unit} "
             f"(95 % interval {low:.4f} to {high:.4f}) {where}; {doubt}."
