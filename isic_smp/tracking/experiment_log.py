@@ -30,6 +30,15 @@ CASES = [f"case_{n}" for n in range(1, 5)]
 EXTREMES: tuple[Kind, ...] = ("best", "median", "worst")
 """Test images shown, four of each; four panels fill a square."""
 
+HEADLINES = (
+    "dice_per_image_own",
+    "iou_per_image_own",
+    "sensitivity_per_image_own",
+    "specificity_per_image_own",
+    "loss",
+)
+"""Final scores that get a chart in the section that is seen first; twenty there would hide the pictures."""
+
 ONCE = 0
 """Step of what is logged once. At one step in all runs, the UI draws bars and lays pictures side by side."""
 
@@ -142,7 +151,7 @@ class ExperimentLog:
         model_folder: Path,
     ) -> None:
         """Log final scores, pictures, tables and the model, and end the run."""
-        self.log.log_metrics({f"final/{k}": v for k, v in validation.summary().items()}, step=ONCE)
+        self.log.log_metrics(_by_section("final", validation), step=ONCE)
         self._draw_cases(model, "final", ONCE)
         self.log.set_tags({"kept_epoch": fitted.kept_epoch + 1, "stopped_early": fitted.stopped_early})
         figures = self.output_dir / "figures"
@@ -150,7 +159,7 @@ class ExperimentLog:
         curves([dataclasses.asdict(record) for record in fitted.history], figures / "curves.png")
         self._log_scores("validation", validation)
         if test is not None:
-            self.log.log_metrics({f"test/{k}": v for k, v in test.summary().items()}, step=ONCE)
+            self.log.log_metrics(_by_section("test", test), step=ONCE)
             self._log_scores("test", test)
             dice_histogram(test.own["dice"], figures / "test_dice.png")
             self._draw_extremes(predictor, test)
@@ -203,6 +212,14 @@ class ExperimentLog:
         scores.to_csv(file)
         self.log.log_artifact(file, "scores")
         self.log.log_table(scores.table(), f"{split}_scores")
+
+
+def _by_section(section: str, scores: Scores) -> dict[str, float]:
+    """All scores by metric name: the headlines in `section`, the others where they are out of the way."""
+    return {
+        f"{section}/{name}" if name in HEADLINES else f"detail/{section}_{name}": value
+        for name, value in scores.summary().items()
+    }
 
 
 def _spread_by_area(cache: PixelCache, count: int) -> list[tuple[np.ndarray, np.ndarray]]:
