@@ -6,6 +6,7 @@
 import dataclasses
 import json
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,8 +24,9 @@ from isic_smp.tracking.experiment_log import ExperimentLog
 from isic_smp.training.checkpoint import Checkpoints
 from isic_smp.training.device import choose_device, make_deterministic
 from isic_smp.training.distributed import join_ranks
-from isic_smp.training.fit import Fit, fit
+from isic_smp.training.fit import Fit, Progress, fit
 from isic_smp.training.losses import make_loss
+from isic_smp.training.profile import StepProfiler
 from isic_smp.training.recipe import Recipe
 
 DEMO_EXPERIMENT = "isic_smp-demo-synthetic"
@@ -47,6 +49,8 @@ class Setup:
     device: str = "auto"
     resume: bool = False
     score_test: bool = True
+    profile: int = 0
+    """Steps of the first epoch to trace; 0 is none."""
 
 
 @dataclass(frozen=True)
@@ -68,6 +72,8 @@ def run_experiment(recipe: Recipe, setup: Setup, *, say: Say = print) -> Result 
         UserError: data, weights, device, folders or tracking server that cannot be used.
         KeyboardInterrupt: stopped; the message says how to go on.
     """
+    if setup.profile < 0:
+        raise UserError(f"--profile must be a number of steps, 0 for none, got {setup.profile}")
     with join_ranks() as ranks:
         place = Place(
             ranks,
@@ -83,6 +89,13 @@ def run_experiment(recipe: Recipe, setup: Setup, *, say: Say = print) -> Result 
         prepared = prepare(recipe, data, place, binarize_masks=setup.binarize_masks, is_demo=is_demo)
         output_dir = ranks.share(setup.output_dir or _new_output_dir(recipe) if ranks.is_main else None)
         log = _start_log(recipe, setup, data, prepared, place, output_dir) if ranks.is_main else None
+        on_epoch: Callable[..., None] = log.epoch if log else _silent
+        progress: Progress = EpochBars(recipe.epochs, shown=ranks.is_main)
+        if setup.profile and ranks.is_main:
+            progress = profiler = StepProfiler(
+                progress, model=prepared.model, steps=setup.profile, folder=output_dir, say=place.say
+            )
+            on_epoch = profiler.logged(on_epoch)
         try:
             fitted = fit(
                 prepared.model,
@@ -95,8 +108,8 @@ def run_experiment(recipe: Recipe, setup: Setup, *, say: Say = print) -> Result 
                 checkpoints=Checkpoints(output_dir),
                 fingerprint=data.fingerprint + prepared.pipeline_digest,
                 resume=setup.resume,
-                on_epoch=log.epoch if log else _silent,
-                progress=EpochBars(recipe.epochs, shown=ranks.is_main),
+                on_epoch=on_epoch,
+                progress=progress,
             )
             return _finish(recipe, setup, data, prepared, fitted, log, place, output_dir) if log else None
         except BaseException as error:

@@ -55,6 +55,8 @@ class Options:
     """Register the trained model under this name in MLflow's registry, as a new version."""
     device: str = "auto"
     """auto, cpu, cuda or cuda:N."""
+    profile: Annotated[int, tyro.conf.arg(metavar="N")] = 0
+    """Trace N steps of the first epoch into --output-dir, and print where its time went."""
     settings: Annotated[Recipe, tyro.conf.arg(name="")] = field(default_factory=lambda: PRESETS["default"])
 
 
@@ -91,6 +93,7 @@ def main() -> None:
             tracking_uri=options.tracking_uri,
             device=options.device,
             resume=options.resume,
+            profile=options.profile,
         ),
         say=lambda line: print(line, file=sys.stderr, flush=True),
     )

@@ -18,6 +18,7 @@ from isic_smp.data.augment import Augmenter
 from isic_smp.data.cache import PixelCache
 from isic_smp.models.normalise import normalise
 from isic_smp.training.distributed import Ranks
+from isic_smp.training.parts import part
 
 T = TypeVar("T")
 
@@ -104,11 +105,13 @@ class PixelBatches:
 
     def _read(self, epoch: int) -> Iterator[tuple[Tensor, Tensor, np.ndarray, float]]:
         for samples, share in self.order.epoch(epoch):
-            images, masks = self.cache.read(samples)
+            with part("read"):
+                images, masks = self.cache.read(samples)
             if self.augmenter is not None:
-                images, masks = self.augmenter.apply(
-                    images, masks, sample_ids=samples, seed=self.order.seed, epoch=epoch
-                )
+                with part("augment"):
+                    images, masks = self.augmenter.apply(
+                        images, masks, sample_ids=samples, seed=self.order.seed, epoch=epoch
+                    )
             yield torch.from_numpy(images), torch.from_numpy(masks), samples, share
 
     def epoch(self, epoch: int, device: torch.device) -> Iterator[Batch]:
@@ -149,7 +152,8 @@ def prefetch(items: Iterable[T], *, ahead: int = 2) -> Iterator[T]:
     thread.start()
     try:
         while True:
-            is_item, value = box.get()
+            with part("wait for a batch"):
+                is_item, value = box.get()
             if not is_item:
                 if isinstance(value, BaseException):
                     raise value

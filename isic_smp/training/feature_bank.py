@@ -24,6 +24,7 @@ from isic_smp.errors import UserError
 from isic_smp.models.normalise import normalise
 from isic_smp.training.batches import Batch, Order, prefetch
 from isic_smp.training.device import autocast
+from isic_smp.training.parts import part
 from isic_smp.training.recipe import Recipe
 
 VIEWS = 8
@@ -247,11 +248,13 @@ class BankBatches:
     def _read(self, epoch: int) -> Iterator[tuple[tuple[Tensor, ...], Tensor, np.ndarray, float]]:
         for samples, share in self.order.epoch(epoch):
             codes = np.zeros(len(samples), np.int64)
-            _, masks = self.cache.read(samples)
             if self.bank.views == VIEWS:
                 codes = dihedral_codes(samples, seed=self.order.seed, epoch=epoch)
-                masks = np.ascontiguousarray(apply_dihedral(masks, codes))
-            yield self.bank.read(samples, codes), torch.from_numpy(masks), samples, share
+            with part("read"):
+                masks, maps = self.cache.read_masks(samples), self.bank.read(samples, codes)
+            with part("augment"):
+                masks = apply_dihedral(masks, codes)
+            yield maps, torch.from_numpy(masks), samples, share
 
     def epoch(self, epoch: int, device: torch.device) -> Iterator[Batch]:
         """The batches of one epoch, on `device`; one (B, C, H, W) float16 input a banked map."""

@@ -21,6 +21,7 @@ from isic_smp.training.distributed import Ranks
 from isic_smp.training.losses import make_loss
 from isic_smp.training.metrics import confusion, summarise
 from isic_smp.training.optimisation import make_average, make_optimizer, make_schedule
+from isic_smp.training.parts import part
 from isic_smp.training.recipe import Recipe
 
 
@@ -139,8 +140,16 @@ class Trainer:
         """One update; (loss, logits) of the batch before it."""
         with autocast(self.device, self.precision):
             logits = self.stepping(*batch.inputs)
-        loss = self.loss(logits.float(), batch.target)
-        (loss * batch.share).backward()
+        with part("loss"):
+            loss = self.loss(logits.float(), batch.target)
+        with part("backward"):
+            (loss * batch.share).backward()
+        with part("optimizer"):
+            self._update()
+        return loss, logits
+
+    def _update(self) -> None:
+        """The weights, from their gradients."""
         if self.recipe.grad_clip:
             trained = [
                 p for group in self.optimizer.param_groups for p in group["params"] if p.grad is not None
@@ -151,7 +160,6 @@ class Trainer:
         self.schedule.step()
         if self.average is not None:
             self.average.update_parameters(self.model)
-        return loss, logits
 
     def train_epoch(
         self, batches: Iterator[Batch], batch_names: Callable[[Any], list[str]], progress: Progress
@@ -173,7 +181,8 @@ class Trainer:
                     raise TrainingDiverged(
                         f"the loss became {loss.item()} on the images {names}; try a lower lr"
                     )
-                tally.add(loss, logits, batch, self.threshold_logit)
+                with part("metrics"):
+                    tally.add(loss, logits, batch, self.threshold_logit)
                 progress.step(len(batch.samples) * self.ranks.world, tally.figures)
         if not torch.isfinite(tally.loss):
             raise TrainingDiverged(f"the loss became {tally.loss.item()} in this epoch; try a lower lr")

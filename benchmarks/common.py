@@ -1,0 +1,126 @@
+"""What the benchmarks share: a fresh process each measurement, peak memory, tables, JSON."""
+
+import concurrent.futures
+import json
+import multiprocessing
+import os
+import platform
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+
+RESULTS = Path(__file__).parent / "results"
+
+
+def isolated(function: Callable[..., dict], **arguments: Any) -> dict:
+    """`function(**arguments)` in a process of its own, with the peak memory of its tree in MB added."""
+    context = multiprocessing.get_context("spawn")
+    with concurrent.futures.ProcessPoolExecutor(1, mp_context=context) as pool:
+        return pool.submit(_measured, function, arguments).result()
+
+
+def _measured(function: Callable[..., dict], arguments: dict) -> dict:
+    with PeakMemory() as memory:
+        found = function(**arguments)
+    return {**found, "peak_memory_mb": round(memory.peak_mb)}
+
+
+class PeakMemory:
+    """The most memory that this process and its children held: the sum of their proportional set sizes.
+
+    Unlike the sum of resident sizes, that counts a page which forked workers share once.
+    """
+
+    def __enter__(self) -> "PeakMemory":
+        self.peak_mb, self._stop = 0.0, threading.Event()
+        self._thread = threading.Thread(target=self._watch, daemon=True)
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stop.set()
+        self._thread.join()
+
+    def _watch(self) -> None:
+        import psutil
+
+        while not self._stop.wait(0.5):
+            total = 0
+            for process in [psutil.Process(), *psutil.Process().children(recursive=True)]:
+                try:
+                    total += process.memory_full_info().pss
+                except psutil.Error:  # ended meanwhile
+                    continue
+            self.peak_mb = max(self.peak_mb, total / 1e6)
+
+
+def median_seconds(work: Callable[[], Any], *, seconds: float, least: int = 5) -> float:
+    """Median duration of `work`, called for about `seconds`, after two calls that do not count."""
+    work(), work()
+    durations = []
+    end = time.perf_counter() + seconds
+    while len(durations) < least or time.perf_counter() < end:
+        start = time.perf_counter()
+        work()
+        durations.append(time.perf_counter() - start)
+    return sorted(durations)[len(durations) // 2]
+
+
+def table(rows: Sequence[Mapping[str, Any]]) -> str:
+    """Rows as a Markdown table; the first row's keys are its head."""
+    head = list(rows[0])
+    lines = ["| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
+    lines += ["| " + " | ".join(_text(row.get(key, "")) for key in head) + " |" for row in rows]
+    return "\n".join(lines)
+
+
+def _text(value: Any) -> str:
+    if isinstance(value, float):
+        return f"{value:.3g}" if abs(value) < 100 else f"{value:.0f}"
+    return str(value)
+
+
+def report(name: str, tables: Mapping[str, Sequence[Mapping[str, Any]]], **facts: Any) -> None:
+    """Print the tables and write them with date and machine to results/<name>.json."""
+    import torch
+
+    for title, rows in tables.items():
+        print(f"\n{title}\n\n{table(rows)}")
+    RESULTS.mkdir(exist_ok=True)
+    found = {
+        "date": datetime.now(UTC).isoformat(timespec="minutes"),
+        "machine": {
+            "cpu": _cpu(),
+            "cores": len(os.sched_getaffinity(0)),
+            "load_average": round(os.getloadavg()[0], 1),
+            "python": platform.python_version(),
+            "torch": torch.__version__,
+        },
+        **facts,
+        "tables": tables,
+    }
+    (RESULTS / f"{name}.json").write_text(json.dumps(found, indent=1) + "\n")
+
+
+def _cpu() -> str:
+    for line in Path("/proc/cpuinfo").read_text().splitlines():
+        if line.startswith("model name"):
+            return line.split(":")[1].strip()
+    return platform.processor()
+
+
+def silent(*_: object, **__: object) -> None:
+    """A callback that does nothing."""
+
+
+class NoProgress:
+    """A `training.fit.Progress` that shows nothing."""
+
+    start = step = end = silent

@@ -1,0 +1,104 @@
+"""How long a person waits: for `--help`, for the first training step, and for the log.
+
+python benchmarks/startup.py --data-dir DIR --encoder-weights FILE --work-dir DIR [--epochs 5]
+
+The first step is timed in the second of two equal commands, whose pixels are cached. Logging's share is
+what the process spends in `tracking` (MLflow calls, pictures, model export) while and after it trains.
+"""
+
+import argparse
+import json
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+from common import report
+
+WATCH = """
+import json, runpy, sys, time
+from pathlib import Path
+started, out = float(sys.argv.pop(1)), Path(sys.argv.pop(1))
+found = {}
+import isic_smp.training.fit as fit
+step = fit.Trainer.step
+def first(self, batch):
+    result = step(self, batch)
+    found.setdefault("first_step", time.time() - started)
+    return result
+fit.Trainer.step = first
+import isic_smp.tracking.experiment_log as log
+def timed(name):
+    inner = getattr(log.ExperimentLog, name)
+    inner = getattr(inner, "__func__", inner)
+    def outer(*a, **k):
+        begun = time.perf_counter()
+        try:
+            return inner(*a, **k)
+        finally:
+            found[name] = found.get(name, 0.0) + time.perf_counter() - begun
+    return outer
+log.ExperimentLog.start = classmethod(timed("start"))
+for name in ("epoch", "finish"):
+    setattr(log.ExperimentLog, name, timed(name))
+try:
+    runpy.run_module("isic_smp.run", run_name="__main__")
+finally:
+    found["all"] = time.time() - started
+    out.write_text(json.dumps(found))
+"""
+
+
+def main() -> None:
+    """Measure, print, and write results/startup.json."""
+    words = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    words.add_argument("--data-dir", type=Path, required=True)
+    words.add_argument("--encoder-weights", type=Path, required=True)
+    words.add_argument("--work-dir", type=Path, required=True)
+    words.add_argument("--epochs", type=int, default=5)
+    options = words.parse_args()
+    place = options.work_dir / "startup"
+    shutil.rmtree(place, ignore_errors=True)
+    place.mkdir(parents=True)
+    helps = []
+    for _ in range(5):
+        start = time.perf_counter()
+        subprocess.run([sys.executable, "-m", "isic_smp.run", "--help"], check=True, capture_output=True)
+        helps.append(time.perf_counter() - start)
+    run(options, place, epochs=1)
+    found = run(options, place, epochs=options.epochs)
+    # A default run has 25 epochs: what is paid once and what every epoch costs are scaled apart.
+    once = found["start"] + found["finish"]
+    an_epoch = found["epoch"] / options.epochs
+    rest = found["all"] - found["first_step"] - found["finish"] - found["epoch"]
+    whole = found["first_step"] + found["finish"] + 25 * (rest / options.epochs + an_epoch)
+    rows = [
+        {"what": "run --help, s", "reach": "< 1", "measured": sorted(helps)[2]},
+        {"what": "first step of a cached run, s", "reach": "≤ 15", "measured": found["first_step"]},
+        {
+            "what": "logging's share of 25 epochs",
+            "reach": "≤ 0.03",
+            "measured": (once + 25 * an_epoch) / whole,
+        },
+        {"what": "logging at the start, s", "reach": "", "measured": found["start"]},
+        {"what": "logging an epoch, s", "reach": "", "measured": an_epoch},
+        {"what": "logging at the end (figures, tables, model), s", "reach": "", "measured": found["finish"]},
+        {"what": "a run of 25 epochs (from the one measured), s", "reach": "", "measured": whole},
+    ]
+    report("startup", {"Waiting": rows}, epochs=options.epochs, raw=found)
+
+
+def run(options: argparse.Namespace, place: Path, *, epochs: int) -> dict:
+    """One default run; seconds of its parts."""
+    out = place / "found.json"
+    command = [sys.executable, "-c", WATCH, str(time.time()), str(out.resolve())]
+    command += ["--data-dir", str(options.data_dir.resolve()), "--epochs", str(epochs)]
+    command += ["--encoder-weights", str(options.encoder_weights.resolve()), "--cache-dir", "cache"]
+    with (place / "log.txt").open("a") as log:
+        subprocess.run(command, cwd=place, check=True, stdout=log, stderr=log)
+    return json.loads(out.read_text())
+
+
+if __name__ == "__main__":
+    main()
