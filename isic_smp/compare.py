@@ -106,7 +106,6 @@ def main(argv: Sequence[str] | None = None) -> None:
         hint, untagged = log_comparison(
             comparisons,
             split=options.split,
-            setting=setting,
             folder=folder,
             files=files,
             tracking_uri=options.tracking_uri,

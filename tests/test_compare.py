@@ -134,6 +134,7 @@ def test_two_real_runs(place, here, capsys):
     client = MlflowClient(f"sqlite:///{place}/mlruns/mlflow.db")
     [logged] = client.search_runs([client.get_experiment_by_name("comparisons").experiment_id])
     assert logged.info.status == "FINISHED"
+    assert f"/runs/{logged.info.run_id}/artifacts/report.html?" in printed.out
     assert logged.data.tags["answer"] == answer
     assert logged.data.metrics["difference"] == pytest.approx(difference.mean())
     paths = {

@@ -10,7 +10,6 @@ from isic_smp.stats import RESAMPLES
 from isic_smp.tracking.environment import run_tags
 from isic_smp.tracking.run_log import RunLog
 from isic_smp.tracking.store import one_line, prepare_store
-from isic_smp.tracking.views import View
 
 EXPERIMENT = "comparisons"
 FIGURES = ("difference", "ci_low", "ci_high", "p_value", "better", "worse", "mean_a", "mean_b")
@@ -20,7 +19,6 @@ def log_comparison(
     comparisons: Sequence[Comparison],
     *,
     split: Split,
-    setting: str,
     folder: Path,
     files: Sequence[Path],
     tracking_uri: str | None,
@@ -30,7 +28,6 @@ def log_comparison(
     Args:
         comparisons: all against the same first group.
         split: which images.
-        setting: one line on data, split and metric.
         folder: where the run's journal is kept.
         files: the report and its pictures; a PNG goes into the artifact folder `pictures`.
         tracking_uri: MLflow store.
@@ -60,19 +57,17 @@ def log_comparison(
             "data": data.get("description", ""),
             "data_fingerprint": data.get("fingerprint", ""),
             "answer": answers,
-            "mlflow.note.content": _note(answers, setting, groups),
             **{f"compared.{run.name}": run.run_id for g in groups for run in g.runs if run.run_id},
         },
         journal=folder / "journal",
         tracking_uri=uri,
-        view=View(metrics=FIGURES[:4], params=("a", "b", "metric", "split")),
     )
     with log:
         for comparison in comparisons:
             log.log_metrics(_figures(comparison), step=0)
         for file in files:
             log.log_artifact(file, "pictures" if file.suffix == ".png" else None)
-    return log.ui_hint(), _tag_runs(comparisons, log.run_id, uri)
+    return _hint(log), _tag_runs(comparisons, log.run_id, uri)
 
 
 def _figures(comparison: Comparison) -> dict[str, float]:
@@ -90,10 +85,10 @@ def _say(group: Group) -> str:
     return f"{group.label} ({', '.join(run.name for run in group.runs)})"
 
 
-def _note(answers: str, setting: str, groups: Sequence[Group]) -> str:
-    """Markdown that the run's page shows on top."""
-    lines = [f"**{answers}**", setting, "The report is `report.html` under Artifacts."]
-    return "\n\n".join([*lines, *(f"- {_say(group)}" for group in groups)])
+def _hint(log: RunLog) -> str:
+    """Where to look, straight at the report: the experiment's chart view has nothing to show of a comparison."""
+    lines = [line for line in log.ui_hint().splitlines() if not line.startswith("all runs")]
+    return "\n".join(line.replace(f"{log.run_id}?", f"{log.run_id}/artifacts/report.html?") for line in lines)
 
 
 def _tag_runs(comparisons: Sequence[Comparison], run_id: str, uri: str) -> list[str]:

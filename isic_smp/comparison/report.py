@@ -14,9 +14,8 @@ body { font: 16px/1.5 system-ui, sans-serif; color: #1a1a1a; background: #fff; m
 h1 { font-size: 1.5rem; } h2 { font-size: 1.2rem; margin-top: 2.5rem; }
 .answer { font-size: 1.15rem; border-left: .3rem solid #0072b2; padding: .4rem 1rem; background: #f2f6fa; }
 .note { color: #444; } table { border-collapse: collapse; margin: 1rem 0; }
-th, td { padding: .3rem .7rem; border-bottom: 1px solid #ddd; text-align: right;
-         font-variant-numeric: tabular-nums; }
-td { white-space: nowrap; } th:first-child, td:first-child { text-align: left; white-space: normal; }
+th, td { padding: .3rem .7rem; border-bottom: 1px solid #ddd; text-align: left; }
+.n { text-align: right; white-space: nowrap; font-variant-numeric: tabular-nums; }
 .scroll { overflow-x: auto; } img { max-width: 100%; height: auto; } figure { margin: 1.5rem 0; }
 figcaption { color: #444; font-size: .95rem; }
 """
@@ -126,8 +125,17 @@ def _cells(found: PairedComparison) -> list[str]:
 
 
 def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    top = "".join(f'<th scope="col">{escape(cell)}</th>' for cell in head)
-    body = "".join("<tr>" + "".join(f"<td>{escape(cell)}</td>" for cell in row) + "</tr>\n" for row in rows)
+    # A column is one of numbers where the first row has one there.
+    kinds = [' class="n"' if cell[:1] in "0123456789+-<[" else "" for cell in rows[0]]
+    top = "".join(
+        f'<th scope="col"{kind}>{escape(cell)}</th>' for cell, kind in zip(head, kinds, strict=True)
+    )
+    body = "".join(
+        "<tr>"
+        + "".join(f"<td{k}>{escape(cell)}</td>" for cell, k in zip(row, kinds, strict=True))
+        + "</tr>\n"
+        for row in rows
+    )
     return f'<div class="scroll"><table><thead><tr>{top}</tr></thead>\n<tbody>{body}</tbody></table></div>'
 
 
