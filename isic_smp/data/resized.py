@@ -26,7 +26,7 @@ def read_resized(
     Raises:
         UserError: as `read_pair`.
     """
-    reduced = _reduced_jpeg(pair.image, _MARGIN * size)
+    reduced = read_reduced(pair.image, size)
     if reduced is not None:
         image, height_width = reduced
         mask = read_mask(pair.mask, binarize=binarize_masks)
@@ -34,6 +34,16 @@ def read_resized(
             return resize_image(image, size), resize_mask(mask, size), height_width
     image, mask = read_pair(pair, binarize_masks=binarize_masks)
     return resize_image(image, size), resize_mask(mask, size), mask.shape
+
+
+def read_reduced(path: Path, size: int) -> tuple[np.ndarray, tuple[int, int]] | None:
+    """A large colour JPEG at a fraction that is enough for the square (size, size), and its own (H, W).
+
+    Returns:
+        uint8 RGB, upright, to be handed to `resize_image`; None where only the whole image will do, which
+        `read_image` then reads, or says why not.
+    """
+    return _reduced_jpeg(path, _MARGIN * size)
 
 
 def _reduced_jpeg(path: Path, at_least: int) -> tuple[np.ndarray, tuple[int, int]] | None:

@@ -3,7 +3,13 @@
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
+
+from isic_smp.inference.outputs import write_picture
+
+
+def mask_path(folder: Path, image_id: str) -> Path:
+    """Where the mask of an image belongs: `<image_id>_Segmentation.png`."""
+    return folder / f"{image_id}_Segmentation.png"
 
 
 def write_mask(folder: Path, image_id: str, mask: np.ndarray) -> Path:
@@ -17,7 +23,6 @@ def write_mask(folder: Path, image_id: str, mask: np.ndarray) -> Path:
     Returns:
         The file, `<image_id>_Segmentation.png`.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    path = folder / f"{image_id}_Segmentation.png"
-    Image.fromarray(mask.astype(np.uint8) * np.uint8(255)).save(path)
+    path = mask_path(folder, image_id)
+    write_picture(path, mask.astype(np.uint8) * np.uint8(255))
     return path

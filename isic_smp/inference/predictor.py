@@ -39,7 +39,7 @@ class Predictor:
         device: str | torch.device = "cpu",
         precision: Literal["float32", "bf16"] = "float32",
     ) -> None:
-        _check_binary_logits(model)
+        check_binary_logits(model)
         self.device = torch.device(device)
         self.model = model.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.preprocessing = preprocessing
@@ -119,7 +119,12 @@ def _evaluating(model: nn.Module) -> Iterator[None]:
             module.training = mode
 
 
-def _check_binary_logits(model: nn.Module) -> None:
+def check_binary_logits(model: nn.Module) -> None:
+    """Refuse a model that is not made for one class and logits.
+
+    Raises:
+        UserError: an smp model of several classes, or with an activation of its own.
+    """
     head = getattr(model, "segmentation_head", None)
     if not isinstance(head, nn.Sequential):  # not an smp model: its output is taken on trust
         return

@@ -1,11 +1,9 @@
 """Scoring a predictor on images and masks: one pass over the files, in flat memory."""
 
 import os
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from itertools import islice
-from typing import NamedTuple, TypeVar
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -16,10 +14,8 @@ from isic_smp.data.resize import resize_image, resize_mask, upsample_probabiliti
 from isic_smp.errors import UserError
 from isic_smp.inference.predictor import Predictor
 from isic_smp.inference.scores import Scores
+from isic_smp.inference.streaming import batches, in_order
 from isic_smp.training.metrics import confusion
-
-T = TypeVar("T")
-R = TypeVar("R")
 
 MaskSink = Callable[[Pair, np.ndarray], object]
 """Takes a pair and the predicted mask, bool (H, W), at the image's own size."""
@@ -89,7 +85,7 @@ def score(
         return confusion(torch.from_numpy(mask)[None], torch.from_numpy(example.own_truth())[None])
 
     with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
-        for examples in _batches(_in_order(pool, read, pairs, ahead=batch_size), batch_size):
+        for examples in batches(in_order(pool, read, pairs, ahead=batch_size), batch_size):
             logits = predictor.logits(np.stack([e.image for e in examples]))
             truth = torch.from_numpy(np.stack([e.truth for e in examples])).to(logits.device)
             probabilities = logits.sigmoid().squeeze(1)
@@ -111,25 +107,3 @@ def score(
             own_counts=torch.cat([counted.result() for _, counted in own]).numpy(),
             loss=sum(losses) / len(pairs) if loss is not None else None,
         )
-
-
-def _in_order(
-    pool: ThreadPoolExecutor, work: Callable[[T], R], items: Iterable[T], *, ahead: int
-) -> Iterator[R]:
-    """`work` of each item in order, done on the pool up to `ahead` items before it is asked for."""
-    waiting: deque[Future[R]] = deque()
-    try:
-        for item in items:
-            waiting.append(pool.submit(work, item))
-            if len(waiting) > ahead:
-                yield waiting.popleft().result()
-        while waiting:
-            yield waiting.popleft().result()
-    finally:
-        for future in waiting:
-            future.cancel()
-
-
-def _batches(items: Iterator[T], size: int) -> Iterator[list[T]]:
-    while batch := list(islice(items, size)):
-        yield batch

@@ -1,0 +1,192 @@
+"""The folder that predictions are written to, and the record that lets an interrupted prediction go on.
+
+- masks/: the masks and nothing else, as the official scorer reads them.
+- probabilities/, where asked for: 8-bit pictures, 255 times the probability.
+- overlays/, where asked for: the image with the mask's outline.
+- predictions.csv: one row an image.
+- failures.csv: the files that could not be used, and why; absent where there are none.
+- predictions.jsonl, the record: the model first, then one line an image as soon as its files are there.
+"""
+
+import csv
+import dataclasses
+import json
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any
+
+import filelock
+
+from isic_smp.errors import UserError
+from isic_smp.inference.mask_files import mask_path
+
+MASKS, PROBABILITIES, OVERLAYS = "masks", "probabilities", "overlays"
+RECORD, TABLE, FAILURES = "predictions.jsonl", "predictions.csv", "failures.csv"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Row:
+    """One image's line in the record and in the table. Lengths and areas in pixels of its own size."""
+
+    id: str
+    """What its mask's name begins with."""
+    image: str
+    """Absolute path."""
+    width: int
+    height: int
+    lesion_pixels: int
+    lesion_share: float
+    left: int | None
+    top: int | None
+    box_width: int | None
+    box_height: int | None
+    confidence: float
+    seconds: float
+    """Reading, its share of its batch in the network, and writing."""
+
+
+class PredictionFolder:
+    """Open for one process; a context manager that leaves the table complete, also after an error.
+
+    Args:
+        folder: made where missing.
+        identity: what the masks depend on: the model and its settings, as plain JSON values.
+        probabilities: whether probability maps are wanted as well.
+        overlays: whether overlays are wanted as well.
+        table: whether `predictions.csv` is.
+
+    Raises:
+        UserError: the folder holds predictions of something else, or other files where masks belong;
+            another process writes to it; or it cannot be written to.
+    """
+
+    def __init__(
+        self, folder: Path, identity: dict[str, Any], *, probabilities: bool, overlays: bool, table: bool
+    ) -> None:
+        self.folder, self.table = folder, table
+        self.probabilities, self.overlays = probabilities, overlays
+        self.rows: dict[Path, Row] = {}
+        self.failures: dict[Path, str] = {}
+        try:
+            (folder / MASKS).mkdir(parents=True, exist_ok=True)
+            self._lock = filelock.FileLock(folder / ".predictions.lock")
+            self._lock.acquire(timeout=0)
+        except filelock.Timeout:
+            raise UserError(
+                f"another process writes to {folder}: wait for it or choose another --out"
+            ) from None
+        except OSError as error:
+            raise UserError(
+                f"cannot write to {folder}: {error.strerror or error}; choose another --out"
+            ) from None
+        try:
+            self._record = self._open_record(identity)
+        except BaseException:
+            self._lock.release()
+            raise
+        for left_over in folder.glob(".*.part"):  # of a process that was killed
+            left_over.unlink(missing_ok=True)
+
+    def __enter__(self) -> "PredictionFolder":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        try:
+            self._record.close()
+            rows = sorted(self.rows.values(), key=lambda row: row.id)
+            if self.table:
+                names = [field.name for field in dataclasses.fields(Row)]
+                self._write_csv(TABLE, names, [dataclasses.astuple(row) for row in rows])
+            if self.failures:
+                failed = sorted((str(image), why) for image, why in self.failures.items())
+                self._write_csv(FAILURES, ["image", "reason"], failed)
+            else:
+                (self.folder / FAILURES).unlink(missing_ok=True)
+        finally:
+            self._lock.release()
+
+    def names(self) -> dict[Path, str]:
+        """The images that have predictions here, and under which name."""
+        return {image: row.id for image, row in self.rows.items()}
+
+    def is_done(self, image: Path) -> bool:
+        """Whether all that is wanted of `image` is here, and the image has not been written to since."""
+        row = self.rows.get(image)
+        if row is None:
+            return False
+        try:
+            written = min(path.stat().st_mtime for path in self.paths(row.id).values())
+            return image.stat().st_mtime <= written
+        except OSError:
+            return False
+
+    def paths(self, name: str) -> dict[str, Path]:
+        """Where the wanted files of the image called `name` go, by kind."""
+        paths = {MASKS: mask_path(self.folder / MASKS, name)}
+        if self.probabilities:
+            paths[PROBABILITIES] = self.folder / PROBABILITIES / f"{name}_probability.png"
+        if self.overlays:
+            paths[OVERLAYS] = self.folder / OVERLAYS / f"{name}_overlay.jpg"
+        return paths
+
+    def add(self, row: Row) -> None:
+        """Record an image whose files are written."""
+        self.rows[Path(row.image)] = row
+        self._record.write(json.dumps(dataclasses.asdict(row)) + "\n")
+        self._record.flush()
+
+    def add_failure(self, image: Path, reason: str) -> None:
+        """Remember an image that cannot be predicted; it is tried again next time.
+
+        What there is of it goes: it comes from a file that was there before.
+        """
+        self.failures[image] = reason
+        if row := self.rows.pop(image, None):
+            for path in self.paths(row.id).values():
+                path.unlink(missing_ok=True)
+
+    def _open_record(self, identity: dict[str, Any]) -> IO[str]:
+        path = self.folder / RECORD
+        lines = path.read_text(encoding="utf-8").splitlines(keepends=True) if path.exists() else []
+        if lines and not lines[-1].endswith("\n"):
+            lines.pop()  # cut short by a kill
+        if lines:
+            self._check_same(json.loads(lines[0]), identity)
+        else:
+            if strange := next((self.folder / MASKS).iterdir(), None):
+                raise UserError(f"{strange} is there already and not from here: choose another --out")
+            lines = [json.dumps(identity) + "\n"]
+        for line in lines[1:]:
+            row = Row(**json.loads(line))
+            self.rows[Path(row.image)] = row
+        partial = self.folder / f".{RECORD}.{os.getpid()}.part"
+        partial.write_text("".join(lines), encoding="utf-8")
+        partial.replace(path)
+        return path.open("a", encoding="utf-8")
+
+    def _check_same(self, before: dict[str, Any], now: dict[str, Any]) -> None:
+        """Masks of two models or thresholds in one folder would be scored as one's."""
+        changed = [
+            f"{name} {_short(before.get(name))}, now {_short(now.get(name))}"
+            for name in dict.fromkeys([*before, *now])
+            if before.get(name) != now.get(name)
+        ]
+        if changed:
+            raise UserError(
+                f"{self.folder} holds predictions made otherwise ({'; '.join(changed)}): "
+                "choose another --out, or delete that folder first"
+            )
+
+    def _write_csv(self, name: str, columns: list[str], rows: list[tuple]) -> None:
+        partial = self.folder / f".{name}.{os.getpid()}.part"
+        with partial.open("w", newline="", encoding="utf-8") as file:
+            writer = csv.writer(file, lineterminator="\n")
+            writer.writerow(columns)
+            writer.writerows(rows)
+        partial.replace(self.folder / name)
+
+
+def _short(value: Any) -> str:
+    words = str(value)
+    return words if len(words) <= 12 else f"{words[:12]}…"
