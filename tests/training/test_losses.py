@@ -46,9 +46,15 @@ def test_value_of_a_case_worked_by_hand(name, expected):
     assert make_loss(name)(logits, TRUTH).item() == pytest.approx(expected, abs=1e-6)
 
 
-def test_bce_is_torchs_own(batch):
+@pytest.mark.parametrize("scale", [0.1, 1, 10, 100])
+def test_bce_is_torchs_own_with_its_gradient(batch, scale):
     logits, truth = batch
-    assert torch.equal(make_loss("bce")(logits, truth), F.binary_cross_entropy_with_logits(logits, truth))
+    ours, theirs = (scale * logits).requires_grad_(), (scale * logits).requires_grad_()
+    loss, expected = make_loss("bce")(ours, truth), F.binary_cross_entropy_with_logits(theirs, truth)
+    loss.backward()
+    expected.backward()
+    torch.testing.assert_close(loss, expected, rtol=1e-6, atol=2e-7)
+    torch.testing.assert_close(ours.grad, theirs.grad, rtol=1e-5, atol=1e-8)
 
 
 def test_tversky_punishes_a_miss_more_than_a_false_alarm():
