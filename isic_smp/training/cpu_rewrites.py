@@ -82,7 +82,8 @@ def _compose(up: nn.ConvTranspose2d, conv: nn.Conv2d) -> tuple[Tensor, Tensor, T
     taps = conv.weight[:, :inner]
     # A pixel of the fine grid at offset a of its coarse pixel reaches the outputs at a - 1, a, a + 1.
     parts = torch.einsum("imab,omde->abiode", up.weight, taps.flip(2, 3))
-    whole = sum(F.pad(parts[a, b], (b, 1 - b, a, 1 - a)) for a in (0, 1) for b in (0, 1))
+    padded = [F.pad(parts[a, b], (b, 1 - b, a, 1 - a)) for a in (0, 1) for b in (0, 1)]
+    whole = torch.stack(padded).sum(0)
     # Output 2p (parity 0) sees the coarse pixels p - 1 and p through rows 3 and 1, output 2p - 1 through 2 and 0.
     windows = whole.flip(2, 3).reshape(up.in_channels, outer, 2, 2, 2, 2)
     kernel = windows.permute(3, 5, 1, 0, 2, 4).reshape(4 * outer, up.in_channels, 2, 2)
@@ -95,7 +96,7 @@ def _compose(up: nn.ConvTranspose2d, conv: nn.Conv2d) -> tuple[Tensor, Tensor, T
     return kernel.contiguous(memory_format=torch.channels_last), bias.repeat(4), biases - centre
 
 
-_EDGES = {0: 0, 1: slice(1, -1), 2: -1}
+_EDGES: dict[int, Any] = {0: 0, 1: slice(1, -1), 2: -1}
 
 
 class _Interleave(torch.autograd.Function):
