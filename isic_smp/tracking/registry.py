@@ -114,22 +114,23 @@ class Registry:
         try:
             candidate = self._version(name, version)
             former = self._holder(name, alias)
-            if former is not None and former.version == candidate.version:
-                return Promotion(name, alias, former.version, former.version, f"it is the {alias} already")
+            number, before = str(candidate.version), str(former.version) if former else None
+            if number == before:
+                return Promotion(name, alias, number, before, f"it is the {alias} already")
             grounds, objection = self._judge(candidate, former)
             if objection and not force:
-                keeps = f"; version {former.version} stays" if former else ""
+                keeps = f"; version {before} stays" if before else ""
                 raise UserError(
-                    f"version {candidate.version} of {name} does not become {alias}{keeps}: {objection} "
+                    f"version {number} of {name} does not become {alias}{keeps}: {objection} "
                     "(--force promotes it nevertheless)"
                 )
             if objection:
                 grounds = f"forced, though {objection}"
-            self.client.set_model_version_tag(name, candidate.version, f"promotion.{alias}", grounds)
-            self.client.set_registered_model_alias(name, alias, candidate.version)
+            self.client.set_model_version_tag(name, number, f"promotion.{alias}", grounds)
+            self.client.set_registered_model_alias(name, alias, number)
         except MlflowException as error:
             raise self._refused(f"promote {name}", error) from None
-        return Promotion(name, alias, candidate.version, former.version if former else None, grounds)
+        return Promotion(name, alias, number, before, grounds)
 
     def versions(self, name: str | None = None) -> "list[ModelVersion]":
         """All versions of all names, or of one; by name, newest first; with their aliases.
