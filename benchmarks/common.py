@@ -5,6 +5,7 @@ import json
 import multiprocessing
 import os
 import platform
+import resource
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -59,6 +60,11 @@ class PeakMemory:
                 except psutil.Error:  # ended meanwhile
                     continue
             self.peak_mb = max(self.peak_mb, total / 1e6)
+
+
+def cpu_seconds() -> float:
+    """Processor time of this process and of its children that have ended."""
+    return sum(sum(resource.getrusage(who)[:2]) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
 
 
 def median_seconds(work: Callable[[], Any], *, seconds: float, least: int = 5) -> float:
