@@ -231,7 +231,16 @@ def test_bad_input_is_one_line_and_exit_code_2(place, words, said, monkeypatch, 
     # In this process: starting one costs seconds, and only the last lines of a command are looked at.
     from isic_smp import cli, run
 
-    given = ["--data", "synthetic", "--data-dir", "pictures", "--recipe", "small.yaml", "--cache-dir", "cache"]
+    given = [
+        "--data",
+        "synthetic",
+        "--data-dir",
+        "pictures",
+        "--recipe",
+        "small.yaml",
+        "--cache-dir",
+        "cache",
+    ]
     monkeypatch.chdir(place)
     monkeypatch.setattr(sys, "argv", ["run", *given, *words])
     with pytest.raises(SystemExit) as stop:
