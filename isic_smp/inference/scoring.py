@@ -47,7 +47,7 @@ def score(
     binarize_masks: bool = False,
     loss: nn.Module | None = None,
     on_mask: MaskSink | None = None,
-    progress: Callable[[int], None] | None = None,
+    progress: Callable[[int], object] | None = None,
 ) -> Scores:
     """Predict every pair and compare with its mask, at the network's size and at the image's own.
 
