@@ -17,7 +17,7 @@ from pathlib import Path
 
 from common import isolated, report
 
-SIZE, BATCH, STEPS, DISTINCT = 64, 32, 40, 2000
+SIZE, BATCH, STEPS, DISTINCT = 64, 32, 20, 2000
 
 
 def main() -> None:
