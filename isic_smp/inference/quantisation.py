@@ -44,8 +44,11 @@ def quantise(
             return next(self.batches, None)
 
     with tempfile.TemporaryDirectory() as folder:
-        prepared, quantised = Path(folder) / "prepared.onnx", Path(folder) / "quantised.onnx"
-        quant_pre_process(model, str(prepared))
+        given, prepared, quantised = (Path(folder) / f"{step}.onnx" for step in ("given", "prepared", "int8"))
+        given.write_bytes(model.SerializeToString())
+        # The exporter has written the shapes already. The symbolic search for them, where it finds not all,
+        # leaves files in the current folder.
+        quant_pre_process(str(given), str(prepared), skip_symbolic_shape=True)
         quantize_static(
             str(prepared),
             str(quantised),

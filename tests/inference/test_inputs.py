@@ -1,0 +1,68 @@
+from pathlib import Path
+
+import pytest
+
+from isic_smp.errors import UserError
+from isic_smp.inference.inputs import find_images, name_masks
+
+
+def touch(root: Path, *names: str) -> list[Path]:
+    for name in names:
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).touch()
+    return [root / name for name in names]
+
+
+def test_folders_are_searched_and_what_is_no_image_is_passed_over(tmp_path):
+    wanted = touch(tmp_path, "b.JPG", "a/deep/c.tiff", "a/x y.png")
+    touch(tmp_path, "notes.txt", ".hidden.jpg", ".git/d.png", "b_Segmentation.png", "b_superpixels.png")
+    touch(tmp_path, "out/masks/e.png")
+    assert sorted(find_images([str(tmp_path)], leave_out=tmp_path / "out")) == sorted(wanted)
+
+
+def test_named_files_patterns_and_folders_give_each_image_once_in_the_order_given(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    touch(tmp_path, "d/2.png", "d/1.png", "odd[1].jpg", "mask_Segmentation.png", "scan.dcm")
+    given = ["scan.dcm", "mask_Segmentation.png", "odd[1].jpg", "d/2.png", "**/*.png", "d"]
+    found = [str(path.relative_to(tmp_path)) for path in find_images(given, leave_out=Path("out"))]
+    assert found == ["scan.dcm", "mask_Segmentation.png", "odd[1].jpg", "d/2.png", "d/1.png"]
+
+
+@pytest.mark.parametrize("given", ["missing.jpg", "*.gif", "empty"])
+def test_what_stands_for_no_image_is_refused(given, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(UserError, match=r"no (such image|images)"):
+        find_images([given], leave_out=Path("out"))
+
+
+def names(*paths: str, named: dict[str, str] | None = None) -> list[str]:
+    before = {Path(path): name for path, name in (named or {}).items()}
+    images = [Path(path) for path in paths]
+    given = name_masks(images, before)
+    return [given[image] for image in images]
+
+
+def test_a_mask_is_named_after_its_image():
+    assert names("/d/ISIC_0000000.jpg", "/e/my photo.v2.png") == ["ISIC_0000000", "my photo.v2"]
+
+
+@pytest.mark.parametrize(
+    ("paths", "expected"),
+    [
+        (["/p/left/1.png", "/p/right/1.png"], ["left_1", "right_1"]),
+        (["/a/eye/1.png", "/b/eye/1.png"], ["a_eye_1", "b_eye_1"]),
+        (["/d/A.png", "/e/a.png"], ["d_A", "e_a"]),  # one file where a file system knows no case
+        (["/d/1.png", "/d/1.jpg"], ["1_png", "1_jpg"]),
+        (["/left/1.png", "/right/1.png", "/x/left_1.png"], ["left_1_png", "right_1_png", "left_1"]),
+        (["/a_b/1.png", "/b/1.png", "/a/b_1.png"], ["a_b_1_png", "b_1_png", "b_1"]),
+    ],
+)
+def test_images_of_equal_names_are_told_apart_whatever_their_order(paths, expected):
+    assert names(*paths) == expected
+    assert names(*paths[::-1]) == expected[::-1]
+
+
+def test_names_given_before_stay_and_are_not_given_twice():
+    assert names("/a/1.png", "/b/1.png", named={"/a/1.png": "1"}) == ["1", "b_1"]
+    assert names("/b/1.png", named={"/a/1.png": "1"}) == ["b_1"]

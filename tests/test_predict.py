@@ -1,0 +1,332 @@
+import csv
+import dataclasses
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+import isic_smp
+from isic_smp import predict
+from isic_smp.data.images import read_image
+from isic_smp.data.isic2016 import FOLDERS, load_isic2016
+from isic_smp.errors import UserError
+from isic_smp.inference.load import load_bundle, save_bundle
+from isic_smp.inference.predictor import Predictor
+from isic_smp.inference.preprocessing import Preprocessing
+from isic_smp.inference.scoring import score
+
+CHECKOUT = Path(isic_smp.__file__).parent.parent
+SIZE = 32
+
+
+def save_model(folder: Path, *, seed: int = 0, flips: bool = False) -> Path:
+    torch.manual_seed(seed)
+    model = isic_smp.create_model(
+        "upconvnet", encoder_name="trunc-mobilenetv3_small_050-s1", encoder_weights=None
+    )
+    preprocessing = Preprocessing(size=SIZE, mean=(0.5,) * 3, std=(0.5,) * 3, test_time_flips=flips)
+    save_bundle(model, preprocessing, {}, folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory) -> Path:
+    return save_model(tmp_path_factory.mktemp("model") / "model")
+
+
+def run(*argv: object) -> int:
+    return predict.main([str(word) for word in argv])
+
+
+def noise(height: int, width: int, channels: int = 3) -> np.ndarray:
+    small = np.random.default_rng(height * width).integers(0, 256, (6, 6, channels), dtype=np.uint8)
+    return np.stack(
+        [np.asarray(Image.fromarray(small[..., c]).resize((width, height))) for c in range(channels)], axis=-1
+    )
+
+
+@pytest.fixture
+def images(tmp_path) -> Path:
+    """All kinds of pictures, in two folders."""
+    folder = tmp_path / "images"
+    (folder / "more").mkdir(parents=True)
+    turned = Image.Exif()
+    turned[0x0112] = 6  # a quarter turn
+    Image.fromarray(noise(40, 70)).save(folder / "ISIC_0000001.jpg", exif=turned)
+    Image.fromarray(noise(33, 20, 1)[..., 0]).save(folder / "grey.png")
+    Image.fromarray(noise(64, 50, 4)).save(folder / "alpha.png")
+    Image.fromarray(noise(90, 31, 1)[..., 0].astype(np.uint16) * 257).save(folder / "deep.tif")
+    Image.fromarray(noise(SIZE, SIZE)).save(folder / "more" / "photo of 5.5.2020.webp", lossless=True)
+    return folder
+
+
+def files(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir())
+
+
+def rows(out: Path) -> dict[str, dict[str, str]]:
+    with (out / "predictions.csv").open() as file:
+        return {row["id"]: row for row in csv.DictReader(file)}
+
+
+def test_masks_of_all_kinds_of_images_are_the_predictors_own_at_their_own_sizes(
+    images, model, tmp_path, capsys
+):
+    out = tmp_path / "out"
+    assert (
+        run(images, "--model", model, "--out", out, "--probabilities", "--overlays", "--batch-size", 2) == 0
+    )
+    assert capsys.readouterr().out.startswith("5 images in ")
+    sources = {path.stem: path for path in images.rglob("*.*")}
+    assert files(out / "masks") == sorted(f"{stem}_Segmentation.png" for stem in sources)
+    bundle = load_bundle(model)
+    table = rows(out)
+    for stem, path in sources.items():
+        [expected] = Predictor(bundle.model, bundle.preprocessing).predict([read_image(path)])
+        with Image.open(out / "masks" / f"{stem}_Segmentation.png") as mask:
+            assert mask.mode == "L"
+            found = np.asarray(mask)
+        assert np.array_equal(found, np.where(expected > 0.5, 255, 0))
+        probability = np.asarray(Image.open(out / "probabilities" / f"{stem}_probability.png"))
+        assert np.abs(probability / 255 - expected).max() < 0.51 / 255
+        assert Image.open(out / "overlays" / f"{stem}_overlay.jpg").size == expected.shape[::-1]
+        row = table[stem]
+        assert row["image"] == str(path)
+        assert (int(row["height"]), int(row["width"])) == expected.shape
+        assert int(row["lesion_pixels"]) == (found == 255).sum() > 0
+        assert float(row["lesion_share"]) == pytest.approx((found == 255).mean())
+        assert float(row["confidence"]) == pytest.approx(expected[expected > 0.5].mean(), abs=1e-5)
+        left, top, width, height = (int(row[c]) for c in ("left", "top", "box_width", "box_height"))
+        assert Image.fromarray(found).getbbox() == (left, top, left + width, top + height)
+        assert float(row["seconds"]) > 0
+
+
+def test_only_masks_and_table_are_written_unless_asked_and_the_table_not_where_unwanted(
+    images, model, tmp_path
+):
+    run(images, "--model", model, "--out", tmp_path / "out")
+    assert files(tmp_path / "out") == [
+        ".predictions.lock",
+        "masks",
+        "predictions.csv",
+        "predictions.jsonl",
+    ]
+    run(images, "--model", model, "--out", tmp_path / "bare", "--no-csv")
+    assert files(tmp_path / "bare") == [".predictions.lock", "masks", "predictions.jsonl"]
+
+
+def test_bad_files_are_said_at_the_end_and_the_rest_goes_on(images, model, tmp_path, capsys):
+    out = tmp_path / "out"
+    (images / "a bad one.jpg").write_bytes(b"no picture")
+    (images / "cut.jpg").write_bytes((images / "ISIC_0000001.jpg").read_bytes()[:600])
+    (images / "gone.png").symlink_to("nowhere")
+    assert run(images, "--model", model, "--out", out, "--batch-size", 2) == 1
+    assert len(files(out / "masks")) == len(rows(out)) == 5
+    said = capsys.readouterr().err
+    assert said.startswith(f"3 images could not be used, listed in {out / 'failures.csv'}:\n")
+    with (out / "failures.csv").open() as file:
+        failures = {Path(row["image"]).name: row["reason"] for row in csv.DictReader(file)}
+    assert sorted(failures) == ["a bad one.jpg", "cut.jpg", "gone.png"]
+    assert all(reason in said for reason in failures.values())
+    assert "not an image" in failures["a bad one.jpg"]
+    # mended, they are all that is left to do
+    for name in failures:
+        (images / name).unlink()
+        Image.fromarray(noise(20, 20)).save(images / name)
+    assert run(images, "--model", model, "--out", out) == 0
+    assert capsys.readouterr().out.startswith("3 images in ")
+    assert not (out / "failures.csv").exists()
+    assert len(rows(out)) == 8
+
+
+def test_goes_on_where_it_was_left_and_repeats_what_changed_or_went_missing(images, model, tmp_path, capsys):
+    out = tmp_path / "out"
+    first = sorted(images.glob("*.*"))[:2]
+    run(*first, "--model", model, "--out", out)
+    before = {path: path.stat().st_mtime_ns for path in (out / "masks").iterdir()}
+    run(images, "--model", model, "--out", out)
+    assert "; 2 were there already" in capsys.readouterr().out
+    assert {path: path.stat().st_mtime_ns for path in before} == before
+    assert len(rows(out)) == 5
+    lost = out / "masks" / f"{first[0].stem}_Segmentation.png"
+    lost.unlink()
+    later = time.time() + 60
+    os.utime(first[1], (later, later))
+    run(images, "--model", model, "--out", out)
+    assert "; 3 were there already" in capsys.readouterr().out
+    assert lost.exists()
+    # another kind of output is made up for
+    run(first[0], "--model", model, "--out", out, "--overlays")
+    assert files(out / "overlays") == [f"{first[0].stem}_overlay.jpg"]
+    assert len(rows(out)) == 5
+
+
+def test_images_of_one_name_get_a_mask_each_also_in_a_second_call(model, tmp_path, capsys):
+    for folder in ("left", "right", "third"):
+        (tmp_path / folder).mkdir()
+        Image.fromarray(noise(30, 20 + len(folder))).save(tmp_path / folder / "1.png")
+    out = tmp_path / "out"
+    run(tmp_path / "left", tmp_path / "right", "--model", model, "--out", out)
+    assert "2 images of a name that another has" in capsys.readouterr().out
+    run(tmp_path / "third", "--model", model, "--out", out)
+    run(tmp_path / "third", tmp_path / "left", "--model", model, "--out", out)
+    assert files(out / "masks") == [f"{n}_Segmentation.png" for n in ("1", "left_1", "right_1")]
+    found = {name: Path(row["image"]).parent.name for name, row in rows(out).items()}
+    assert found == {"1": "third", "left_1": "left", "right_1": "right"}
+
+
+def test_another_model_or_threshold_does_not_mix_with_what_is_there(images, model, tmp_path):
+    out = tmp_path / "out"
+    run(images / "grey.png", "--model", model, "--out", out)
+    before = {path: path.read_bytes() for path in out.rglob("*.*")}
+    with pytest.raises(UserError, match=r"made otherwise \(threshold 0.5, now 0.4\)"):
+        run(images, "--model", model, "--out", out, "--threshold", 0.4)
+    other = save_model(tmp_path / "other", seed=1)
+    with pytest.raises(UserError, match=r"made otherwise \(model \w{12}…, now \w{12}…\)"):
+        run(images, "--model", other, "--out", out)
+    assert {path: path.read_bytes() for path in out.rglob("*.*")} == before
+    # as do masks that are not from here
+    (tmp_path / "truth" / "masks").mkdir(parents=True)
+    (tmp_path / "truth" / "masks" / "grey_Segmentation.png").touch()
+    with pytest.raises(UserError, match="not from here"):
+        run(images, "--model", model, "--out", tmp_path / "truth")
+
+
+def test_threshold_and_the_models_flips_are_respected(images, tmp_path):
+    flipping = save_model(tmp_path / "flipping", flips=True)
+    bundle = load_bundle(flipping)
+    [expected] = Predictor(bundle.model, bundle.preprocessing).predict([read_image(images / "alpha.png")])
+    level = round(float(np.quantile(expected, 0.8)), 4)
+    run(images / "alpha.png", "--model", flipping, "--out", tmp_path / "out", "--threshold", level)
+    found = np.asarray(Image.open(tmp_path / "out" / "masks" / "alpha_Segmentation.png")) == 255
+    assert np.mean(found != (expected > level)) < 0.002
+    plain = dataclasses.replace(bundle.preprocessing, test_time_flips=False)
+    [unflipped] = Predictor(bundle.model, plain).predict([read_image(images / "alpha.png")])
+    assert np.mean(found != (unflipped > level)) > 0.01
+
+
+def test_fast_stays_close_and_is_kept_apart(model, tmp_path):
+    image = tmp_path / "large.jpg"
+    Image.fromarray(noise(800, 1200)).save(image, quality=95)
+    for name, options in (("exact", ()), ("fast", ("--fast",))):
+        run(image, "--model", model, "--out", tmp_path / name, "--probabilities", *options)
+    exact, fast = (
+        np.asarray(Image.open(tmp_path / name / "probabilities" / "large_probability.png")).astype(int)
+        for name in ("exact", "fast")
+    )
+    assert exact.shape == fast.shape == (800, 1200)
+    assert 0 < np.abs(exact - fast).max() < 13
+    with pytest.raises(UserError, match="bf16 True, now False"):
+        run(image, "--model", model, "--out", tmp_path / "fast")
+
+
+@pytest.mark.parametrize(
+    ("argv", "message"),
+    [
+        (["nowhere.jpg"], "no such image or folder: nowhere.jpg"),
+        ([], "no images: name image files"),
+        (["--batch-size", "0", "."], "--batch-size must be at least 1, got 0"),
+    ],
+)
+def test_bad_input_is_said_before_any_work(argv, message, model, tmp_path):
+    with pytest.raises(UserError, match=message):
+        run(*argv, "--model", model, "--out", tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_an_output_folder_that_cannot_be_made_or_is_in_use_is_refused(images, model, tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(UserError, match="cannot write to"):
+        run(images, "--model", model, "--out", tmp_path / "file" / "out")
+    hold = (
+        "import sys; from pathlib import Path\n"
+        "from isic_smp.inference.prediction_folder import PredictionFolder as F\n"
+        f"with F(Path({str(tmp_path / 'out')!r}), {{}}, probabilities=False, overlays=False, table=False):\n"
+        "    print('held', flush=True); sys.stdin.read()"
+    )
+    other = subprocess.Popen(
+        [sys.executable, "-c", hold], stdin=subprocess.PIPE, stdout=subprocess.PIPE, cwd=CHECKOUT
+    )
+    try:
+        assert other.stdout.readline() == b"held\n"
+        with pytest.raises(UserError, match="another process writes to"):
+            run(images, "--model", model, "--out", tmp_path / "out")
+    finally:
+        other.communicate()
+
+
+@pytest.mark.parametrize("how", [pytest.param(signal.SIGINT, marks=pytest.mark.slow), signal.SIGKILL])
+def test_stopped_in_the_middle_it_goes_on_and_ends_as_if_never_stopped(how, model, tmp_path):
+    (tmp_path / "images").mkdir()
+    ids = [f"IMG_{i:02}" for i in range(60)]
+    for i, id in enumerate(ids):
+        Image.fromarray(noise(300 + i, 400)).save(tmp_path / "images" / f"{id}.png")
+    out = tmp_path / "out"
+    argv = [str(tmp_path / "images"), "--model", str(model), "--out", str(out), "--batch-size", "1"]
+    command = [sys.executable, "-m", "isic_smp.predict", *argv]
+    process = subprocess.Popen(command, cwd=CHECKOUT, stderr=subprocess.PIPE)
+    while not (out / "masks").exists() or len(files(out / "masks")) < 3:
+        assert process.poll() is None
+        time.sleep(0.005)
+    process.send_signal(how)
+    process.communicate()
+    assert process.returncode == (130 if how == signal.SIGINT else -signal.SIGKILL)
+    done = len((out / "predictions.jsonl").read_text().splitlines()) - 1
+    assert 0 < done < len(ids)
+    if how == signal.SIGINT:
+        assert len(rows(out)) == done
+    for path in (out / "masks").iterdir():
+        Image.open(path).load()  # whole, every one
+    with (out / "predictions.jsonl").open("a") as record:
+        record.write('{"id": "IMG_00')  # a line cut short
+    assert run(*argv) == 0
+    assert sorted(rows(out)) == ids
+    assert len(files(out / "masks")) == len(ids)
+    assert not list(out.glob(".*.part"))
+    again = tmp_path / "again"
+    run(*argv[:3], "--out", again, "--batch-size", 1)  # or the last bits would differ
+    for name in files(again / "masks"):
+        assert (again / "masks" / name).read_bytes() == (out / "masks" / name).read_bytes()
+
+
+def test_the_official_scorers_figures_on_the_masks_are_ours(isic_dir, model, tmp_path):
+    pairs = load_isic2016(isic_dir).test[:12]
+    truth = tmp_path / FOLDERS[3]
+    truth.mkdir()
+    for pair in pairs:
+        (truth / pair.mask.name).symlink_to(pair.mask)
+    out = tmp_path / "out"
+    assert run(*(pair.image for pair in pairs), "--model", model, "--out", out) == 0
+    scorer = Path(sys.executable).parent / "isic-challenge-scoring"
+    said = subprocess.run(
+        [scorer, "--output", "json", "segmentation", truth, out / "masks"],
+        check=True,
+        capture_output=True,
+        text=True,
+    )
+    official = json.loads(said.stdout)["macro_average"]
+    bundle = load_bundle(model)
+    ours = score(Predictor(bundle.model, bundle.preprocessing), pairs).summary()
+    for theirs, name in (("dice", "dice"), ("jaccard", "iou"), ("sensitivity", "sensitivity")):
+        assert official[theirs] == pytest.approx(ours[f"{name}_per_image_own"], abs=1e-5)
+
+
+def test_help_comes_without_heavy_imports():
+    code = "import sys, isic_smp.predict; assert not {'torch', 'numpy', 'mlflow'} & set(sys.modules)"
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=CHECKOUT)
+    shown = subprocess.run(
+        [sys.executable, "-m", "isic_smp.predict", "--help"],
+        check=True,
+        capture_output=True,
+        text=True,
+        cwd=CHECKOUT,
+    )
+    assert "--overlays" in shown.stdout
