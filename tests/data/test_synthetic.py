@@ -135,8 +135,14 @@ def test_an_empty_folder_is_filled(tmp_path: Path) -> None:
 
 
 def test_an_interrupted_call_leaves_no_folder(tmp_path: Path) -> None:
-    code = "from isic_smp.data.synthetic import *; make_synthetic(__import__('pathlib').Path(sys.argv[1]))"
-    process = subprocess.Popen([sys.executable, "-c", "import sys;" + code, str(tmp_path / "data")])
+    # A background job's children ignore SIGINT; and so many pictures are not drawn before it arrives.
+    code = """
+import pathlib, signal, sys
+from isic_smp.data.synthetic import make_synthetic
+signal.signal(signal.SIGINT, signal.default_int_handler)
+make_synthetic(pathlib.Path(sys.argv[1]), train=20_000)
+"""
+    process = subprocess.Popen([sys.executable, "-c", code, str(tmp_path / "data")], stderr=subprocess.DEVNULL)
     deadline = time.monotonic() + 60
     while not list(tmp_path.glob(".data-*/*/*.jpg")) and time.monotonic() < deadline:
         time.sleep(0.005)
