@@ -272,7 +272,9 @@ def test_stopped_in_the_middle_it_goes_on_and_ends_as_if_never_stopped(how, mode
     out = tmp_path / "out"
     argv = [str(tmp_path / "images"), "--model", str(model), "--out", str(out), "--batch-size", "1"]
     command = [sys.executable, "-m", "isic_smp.predict", *argv]
-    process = subprocess.Popen(command, cwd=CHECKOUT, stderr=subprocess.PIPE)
+    # A background job's children ignore SIGINT, and a test may run in one.
+    heed = lambda: signal.signal(signal.SIGINT, signal.default_int_handler)  # noqa: E731
+    process = subprocess.Popen(command, cwd=CHECKOUT, stderr=subprocess.PIPE, preexec_fn=heed)
     while not (out / "masks").exists() or len(files(out / "masks")) < 3:
         assert process.poll() is None
         time.sleep(0.005)
