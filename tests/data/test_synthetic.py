@@ -142,7 +142,9 @@ from isic_smp.data.synthetic import make_synthetic
 signal.signal(signal.SIGINT, signal.default_int_handler)
 make_synthetic(pathlib.Path(sys.argv[1]), train=20_000)
 """
-    process = subprocess.Popen([sys.executable, "-c", code, str(tmp_path / "data")], stderr=subprocess.DEVNULL)
+    process = subprocess.Popen(
+        [sys.executable, "-c", code, str(tmp_path / "data")], stderr=subprocess.DEVNULL
+    )
     deadline = time.monotonic() + 60
     while not list(tmp_path.glob(".data-*/*/*.jpg")) and time.monotonic() < deadline:
         time.sleep(0.005)
