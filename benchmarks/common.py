@@ -127,6 +127,6 @@ def silent(*_: object, **__: object) -> None:
 
 
 class NoProgress:
-    """A `training.fit.Progress` that shows nothing."""
+    """A `training.history.Progress` that shows nothing."""
 
     start = step = end = silent

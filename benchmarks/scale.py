@@ -75,8 +75,8 @@ def measure(folder: Path, cache_dir: Path) -> dict:
     from isic_smp.models.upconvnet import UpConvNet
     from isic_smp.training.batches import Order, PixelBatches
     from isic_smp.training.distributed import Ranks
-    from isic_smp.training.fit import Trainer
     from isic_smp.training.recipe import Recipe
+    from isic_smp.training.trainer import Trainer
 
     device = torch.device("cpu")
     recipe = Recipe(encoder_weights="none", size=SIZE, batch_size=BATCH)

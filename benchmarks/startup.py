@@ -21,13 +21,13 @@ import json, runpy, sys, time
 from pathlib import Path
 started, out = float(sys.argv.pop(1)), Path(sys.argv.pop(1))
 found = {}
-import isic_smp.training.fit as fit
-step = fit.Trainer.step
+from isic_smp.training.trainer import Trainer
+step = Trainer.step
 def first(self, batch):
     result = step(self, batch)
     found.setdefault("first_step", time.time() - started)
     return result
-fit.Trainer.step = first
+Trainer.step = first
 import isic_smp.tracking.experiment_log as log
 def timed(name):
     inner = getattr(log.ExperimentLog, name)

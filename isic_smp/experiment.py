@@ -24,7 +24,8 @@ from isic_smp.tracking.experiment_log import ExperimentLog
 from isic_smp.training.checkpoint import Checkpoints
 from isic_smp.training.device import choose_device, make_deterministic
 from isic_smp.training.distributed import join_ranks
-from isic_smp.training.fit import Fit, Progress, fit
+from isic_smp.training.fit import fit
+from isic_smp.training.history import Fit, Progress
 from isic_smp.training.losses import make_loss
 from isic_smp.training.profile import StepProfiler
 from isic_smp.training.recipe import Recipe

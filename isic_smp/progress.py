@@ -7,7 +7,7 @@ from typing import TextIO
 
 from tqdm import tqdm
 
-from isic_smp.training.fit import Epoch
+from isic_smp.training.history import Epoch
 
 REFRESH_SECONDS = 0.5
 

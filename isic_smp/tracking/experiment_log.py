@@ -21,7 +21,7 @@ from isic_smp.tracking.plots import curves, dice_histogram
 from isic_smp.tracking.run_log import RunLog
 from isic_smp.tracking.store import prepare_store
 from isic_smp.tracking.views import View
-from isic_smp.training.fit import Epoch, Fit
+from isic_smp.training.history import Epoch, Fit
 from isic_smp.training.recipe import Recipe
 
 CASES = [f"case_{n}" for n in range(1, 5)]

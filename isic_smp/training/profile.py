@@ -14,7 +14,7 @@ import torch
 from torch import nn
 from torch.profiler import ProfilerActivity, profile, schedule
 
-from isic_smp.training.fit import Epoch, Progress
+from isic_smp.training.history import Epoch, Progress
 from isic_smp.training.parts import PREFIX, part
 
 TRACE = "profile.json"

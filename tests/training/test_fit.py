@@ -17,9 +17,10 @@ from isic_smp.training.feature_bank import (
     bank_views,
     open_feature_bank,
 )
-from isic_smp.training.fit import TrainingDiverged, fit
+from isic_smp.training.fit import fit
 from isic_smp.training.optimisation import make_optimizer
 from isic_smp.training.recipe import Recipe
+from isic_smp.training.trainer import TrainingDiverged
 
 CPU = torch.device("cpu")
 SMALL = Recipe(
