@@ -7,3 +7,7 @@ class UserError(ValueError):
     Commands print it without a traceback and exit with code 2 (`isic_smp.cli.command`);
     every other exception is a programming error and keeps its traceback.
     """
+
+
+class Stopped(Exception):
+    """Whoever watches a training ends it before its time, on purpose: a sweep prunes the trial."""

@@ -6,9 +6,11 @@
 import dataclasses
 import json
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
+
+from torch import nn
 
 from isic_smp.data.isic2016 import LesionData
 from isic_smp.data.pairs import Pair
@@ -25,10 +27,13 @@ from isic_smp.training.checkpoint import Checkpoints
 from isic_smp.training.device import choose_device, make_deterministic
 from isic_smp.training.distributed import join_ranks
 from isic_smp.training.fit import fit
-from isic_smp.training.history import Fit, Progress
+from isic_smp.training.history import Epoch, Fit, Progress
 from isic_smp.training.losses import make_loss
 from isic_smp.training.profile import StepProfiler
 from isic_smp.training.recipe import Recipe
+
+OnEpoch = Callable[[Epoch, nn.Module], None]
+AfterEpoch = Callable[[Epoch], None]
 
 DEMO_EXPERIMENT = "isic_smp-demo-synthetic"
 """Runs on drawn pictures are kept apart, so that no demo is taken for a result."""
@@ -52,6 +57,10 @@ class Setup:
     score_test: bool = True
     profile: int = 0
     """Steps of the first epoch to trace; 0 is none."""
+    bars: bool = True
+    """Show a progress bar over steps and epochs; a sweep's workers show progress over trials instead."""
+    tags: Mapping[str, str] = field(default_factory=dict)
+    """More tags of the MLflow run."""
 
 
 @dataclass(frozen=True)
@@ -66,11 +75,20 @@ class Result:
     ui_hint: str
 
 
-def run_experiment(recipe: Recipe, setup: Setup, *, say: Say = print) -> Result | None:
+def run_experiment(
+    recipe: Recipe, setup: Setup, *, say: Say = print, after_epoch: AfterEpoch | None = None
+) -> Result | None:
     """Train, evaluate and log one recipe; None on every rank but the first.
+
+    Args:
+        recipe: what is learned.
+        setup: where data are and results go.
+        say: called with each line of information.
+        after_epoch: called on rank 0 after each epoch is logged. It may raise `Stopped` to end the run.
 
     Raises:
         UserError: data, weights, device, folders or tracking server that cannot be used.
+        Stopped: what `after_epoch` raised; the MLflow run is marked as ended before its time.
         KeyboardInterrupt: stopped; the message says how to go on.
     """
     if setup.profile < 0:
@@ -90,8 +108,8 @@ def run_experiment(recipe: Recipe, setup: Setup, *, say: Say = print) -> Result 
         prepared = prepare(recipe, data, place, binarize_masks=setup.binarize_masks, is_demo=is_demo)
         output_dir = ranks.share(setup.output_dir or _new_output_dir(recipe) if ranks.is_main else None)
         log = _start_log(recipe, setup, data, prepared, place, output_dir) if ranks.is_main else None
-        on_epoch: Callable[..., None] = log.epoch if log else _silent
-        progress: Progress = EpochBars(recipe.epochs, shown=ranks.is_main)
+        on_epoch: OnEpoch = _followed_by(log.epoch, after_epoch) if log else _silent
+        progress: Progress = EpochBars(recipe.epochs, shown=ranks.is_main and setup.bars)
         if setup.profile and ranks.is_main:
             progress = profiler = StepProfiler(
                 progress, model=prepared.model, steps=setup.profile, folder=output_dir, say=place.say
@@ -126,6 +144,15 @@ def _silent(*_: object) -> None:
     """What the other ranks say and log."""
 
 
+def _followed_by(logged: OnEpoch, after_epoch: AfterEpoch | None) -> OnEpoch:
+    def on_epoch(record: Epoch, model: nn.Module) -> None:
+        logged(record, model)
+        if after_epoch is not None:
+            after_epoch(record)
+
+    return on_epoch
+
+
 def _start_log(
     recipe: Recipe, setup: Setup, data: LesionData, prepared: Prepared, place: Place, output_dir: Path
 ) -> ExperimentLog:
@@ -145,6 +172,7 @@ def _start_log(
             "encoder_weights_used": prepared.weights_used,
             "device": str(place.device),
             "world_size": str(place.ranks.world),
+            **setup.tags,
             **({"pipeline_sha256": prepared.pipeline_digest} if prepared.pipeline_digest else {}),
         },
     )

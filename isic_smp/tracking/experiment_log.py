@@ -11,6 +11,7 @@ from torch import nn
 from isic_smp.data.cache import PixelCache
 from isic_smp.data.isic2016 import LesionData
 from isic_smp.data.pairs import read_pair
+from isic_smp.errors import Stopped
 from isic_smp.inference.predictor import Predictor
 from isic_smp.inference.preprocessing import Preprocessing
 from isic_smp.inference.scores import Kind, Scores
@@ -168,10 +169,10 @@ class ExperimentLog:
         self.log.finish()
 
     def fail(self, error: BaseException) -> None:
-        """End the run as killed (interrupted) or failed, with the reason as a tag."""
+        """End the run as killed (interrupted, or stopped on purpose) or failed, with the reason as a tag."""
         reason = " ".join(str(error).split()) or type(error).__name__
         self.log.set_tags({"stopped_by": f"{type(error).__name__}: {reason}"[:500]})
-        self.log.finish("KILLED" if isinstance(error, KeyboardInterrupt) else "FAILED")
+        self.log.finish("KILLED" if isinstance(error, KeyboardInterrupt | Stopped) else "FAILED")
 
     def _log_datasets(self) -> None:
         for context, pairs in (
