@@ -6,8 +6,6 @@ a command's `--help` must answer at once.
 """
 
 import dataclasses
-import math
-import types
 import typing
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -15,7 +13,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 from isic_smp.errors import UserError
-from isic_smp.models.families import parse_encoder_name
+from isic_smp.training.recipe_check import problems
+from isic_smp.training.recipe_values import converted, fits, type_name
 
 Loss = Literal["bce", "dice", "jaccard", "bce_dice", "focal", "lovasz", "tversky"]
 Optimizer = Literal["adam", "adamw", "sgd"]
@@ -109,9 +108,9 @@ class Recipe:
     """Average the prediction over the eight flips and quarter turns."""
 
     def __post_init__(self) -> None:
-        problems = _problems(self)
-        if problems:
-            raise UserError("impossible recipe: " + "; ".join(problems))
+        found = problems(self)
+        if found:
+            raise UserError("impossible recipe: " + "; ".join(found))
 
     def to_dict(self) -> dict[str, Any]:
         """The fields as plain JSON or YAML values."""
@@ -127,14 +126,14 @@ class Recipe:
         known = typing.get_type_hints(cls)
         unknown = [f"unknown setting {name!r}" for name in settings if name not in known]
         wrong = [
-            f"{name} must be {_type_name(known[name])}, got {value!r}"
+            f"{name} must be {type_name(known[name])}, got {value!r}"
             for name, value in settings.items()
-            if name in known and not _fits(value, known[name])
+            if name in known and not fits(value, known[name])
         ]
         if unknown or wrong:
             hint = f" (settings are: {', '.join(known)})" if unknown else ""
             raise UserError("bad recipe: " + "; ".join(unknown + wrong) + hint)
-        values = {name: _convert(value, known[name]) for name, value in settings.items()}
+        values = {name: converted(value, known[name]) for name, value in settings.items()}
         return dataclasses.replace(base or PRESETS["default"], **values)
 
 
@@ -163,101 +162,6 @@ def load_recipe(name_or_file: str) -> Recipe:
     if base not in PRESETS:
         raise UserError(f"the recipe {path} builds on {base!r}: expected one of {', '.join(PRESETS)}")
     return Recipe.from_dict(settings, PRESETS[base])
-
-
-def _problems(recipe: Recipe) -> list[str]:
-    """Every reason why `recipe` cannot be run, one phrase each."""
-    found: list[str] = []
-
-    def need(holds: bool, phrase: str) -> None:
-        if not holds:
-            found.append(phrase)
-
-    for field in dataclasses.fields(recipe):
-        value = getattr(recipe, field.name)
-        if isinstance(value, float) and not math.isfinite(value):
-            found.append(f"{field.name} must be a finite number, got {value}")
-    for name in ("epochs", "batch_size"):
-        need(getattr(recipe, name) >= 1, f"{name} must be at least 1, got {getattr(recipe, name)}")
-    for name in ("freeze_epochs", "early_stopping", "seed", "weight_decay", "grad_clip"):
-        need(getattr(recipe, name) >= 0, f"{name} must not be negative, got {getattr(recipe, name)}")
-    for name in ("affine", "colour"):
-        need(0 <= getattr(recipe, name) <= 1, f"{name} must be from 0 to 1, got {getattr(recipe, name)}")
-    need(recipe.lr > 0, f"lr must be above 0, got {recipe.lr}")
-    need(
-        recipe.encoder_lr is None or recipe.encoder_lr > 0,
-        f"encoder_lr must be above 0, got {recipe.encoder_lr}",
-    )
-    need(0 <= recipe.ema < 1, f"ema must be from 0 to below 1, got {recipe.ema}")
-    need(0 < recipe.threshold < 1, f"threshold must lie between 0 and 1, got {recipe.threshold}")
-    need(
-        not (recipe.freeze and recipe.freeze_epochs),
-        "freeze keeps the encoder frozen throughout, so freeze_epochs has nothing to say: set one of them",
-    )
-    need(
-        not recipe.freeze_epochs or recipe.freeze_epochs < recipe.epochs,
-        f"freeze_epochs ({recipe.freeze_epochs}) must be below epochs ({recipe.epochs}), or use freeze",
-    )
-    need(
-        not (recipe.feature_bank == "on" and not recipe.freeze),
-        "feature_bank on needs freeze: a trained encoder's features change at every step",
-    )
-    need(
-        not (recipe.feature_bank == "on" and (recipe.affine or recipe.colour or recipe.pipeline)),
-        "feature_bank on holds no augmentation but flips: switch affine, colour and pipeline off, "
-        "or set feature_bank to auto",
-    )
-    try:
-        strides = parse_encoder_name(recipe.encoder).strides
-    except UserError as error:
-        return [*found, str(error)]
-    halvings = len(strides)
-    depth = recipe.encoder_depth or halvings
-    need(
-        1 <= depth <= halvings,
-        f"encoder_depth must be from 1 to {halvings} for {recipe.encoder}, got {depth}",
-    )
-    stride = 2**depth
-    need(
-        recipe.size >= stride and recipe.size % stride == 0,
-        f"size must be a multiple of the encoder's output stride {stride}, got {recipe.size}",
-    )
-    steps = depth if recipe.decoder_depth is None else recipe.decoder_depth
-    need(1 <= steps <= depth, f"decoder_depth must be from 1 to {depth} for this encoder, got {steps}")
-    channels = recipe.decoder_channels
-    need(
-        channels is None or (len(channels) == steps and min(channels, default=0) >= 1),
-        f"decoder_channels must be {steps} positive numbers, one a decoder step, got {channels}",
-    )
-    return found
-
-
-def _fits(value: Any, hint: Any) -> bool:
-    """Whether a plain (YAML, JSON) `value` may stand for the type `hint`; a bool is no number."""
-    origin = typing.get_origin(hint)
-    if origin is Literal:
-        return any(type(value) is type(choice) and value == choice for choice in typing.get_args(hint))
-    if origin in (typing.Union, types.UnionType):
-        return any(_fits(value, member) for member in typing.get_args(hint))
-    if origin is tuple:
-        return isinstance(value, list | tuple) and all(_fits(item, int) for item in value)
-    if hint is float:
-        return isinstance(value, int | float) and not isinstance(value, bool)
-    if hint is int:
-        return isinstance(value, int) and not isinstance(value, bool)
-    return isinstance(value, hint)
-
-
-def _convert(value: Any, hint: Any) -> Any:
-    if isinstance(value, list):
-        return tuple(value)
-    return float(value) if hint is float or (isinstance(value, int) and hint == float | None) else value
-
-
-def _type_name(hint: Any) -> str:
-    if typing.get_origin(hint) is Literal:
-        return "one of " + ", ".join(map(str, typing.get_args(hint)))
-    return getattr(hint, "__name__", None) or str(hint).replace("tuple[int, ...]", "a list of whole numbers")
 
 
 PRESETS: dict[str, Recipe] = {

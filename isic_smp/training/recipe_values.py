@@ -1,0 +1,35 @@
+"""Plain values of YAML and JSON against the types of a dataclass's fields."""
+
+import types
+import typing
+from typing import Any, Literal
+
+
+def fits(value: Any, hint: Any) -> bool:
+    """Whether a plain (YAML, JSON) `value` may stand for the type `hint`; a bool is no number."""
+    origin = typing.get_origin(hint)
+    if origin is Literal:
+        return any(type(value) is type(choice) and value == choice for choice in typing.get_args(hint))
+    if origin in (typing.Union, types.UnionType):
+        return any(fits(value, member) for member in typing.get_args(hint))
+    if origin is tuple:
+        return isinstance(value, list | tuple) and all(fits(item, int) for item in value)
+    if hint is float:
+        return isinstance(value, int | float) and not isinstance(value, bool)
+    if hint is int:
+        return isinstance(value, int) and not isinstance(value, bool)
+    return isinstance(value, hint)
+
+
+def converted(value: Any, hint: Any) -> Any:
+    """`value`, which `fits`, as the type itself: a list as a tuple, a whole number as a float where one is meant."""
+    if isinstance(value, list):
+        return tuple(value)
+    return float(value) if hint is float or (isinstance(value, int) and hint == float | None) else value
+
+
+def type_name(hint: Any) -> str:
+    """A type in a user's words."""
+    if typing.get_origin(hint) is Literal:
+        return "one of " + ", ".join(map(str, typing.get_args(hint)))
+    return getattr(hint, "__name__", None) or str(hint).replace("tuple[int, ...]", "a list of whole numbers")
