@@ -152,7 +152,7 @@ class ExperimentLog:
         model_folder: Path,
     ) -> None:
         """Log final scores, pictures, tables and the model, and end the run."""
-        self.log.log_metrics(_by_section("final", validation), step=ONCE)
+        self.log.log_metrics(by_section("final", validation.summary()), step=ONCE)
         self._draw_cases(model, "final", ONCE)
         self.log.set_tags({"kept_epoch": fitted.kept_epoch + 1, "stopped_early": fitted.stopped_early})
         figures = self.output_dir / "figures"
@@ -160,7 +160,7 @@ class ExperimentLog:
         curves([dataclasses.asdict(record) for record in fitted.history], figures / "curves.png")
         self._log_scores("validation", validation)
         if test is not None:
-            self.log.log_metrics(_by_section("test", test), step=ONCE)
+            self.log.log_metrics(by_section("test", test.summary()), step=ONCE)
             self._log_scores("test", test)
             dice_histogram(test.own["dice"], figures / "test_dice.png")
             self._draw_extremes(predictor, test)
@@ -215,11 +215,11 @@ class ExperimentLog:
         self.log.log_table(scores.table(), f"{split}_scores")
 
 
-def _by_section(section: str, scores: Scores) -> dict[str, float]:
+def by_section(section: str, scores: Mapping[str, float]) -> dict[str, float]:
     """All scores by metric name: the headlines in `section`, the others where they are out of the way."""
     return {
         f"{section}/{name}" if name in HEADLINES else f"detail/{section}_{name}": value
-        for name, value in scores.summary().items()
+        for name, value in scores.items()
     }
 
 

@@ -1,0 +1,91 @@
+"""Sweeps: many recipes tried as one study, on one machine or many, with one answer at the end.
+
+The scripts in `sweeps/` are a `Plan` and a call of `main`. The same command with the same --study and
+--storage goes on with a study, or joins it from another process or machine.
+"""
+
+import signal
+import sys
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, TypeVar
+
+from isic_smp.sweeping import options as opts
+from isic_smp.sweeping.options import Options, parse
+from isic_smp.sweeping.plan import Plan
+
+if TYPE_CHECKING:
+    from isic_smp.sweeping.answer import Answer, Findings
+
+T = TypeVar("T", bound=Options)
+MakePlan = Callable[[T], Plan]
+MakeAnswer = Callable[["Findings"], "Answer"]
+
+
+def main(
+    kind: type[T],
+    make_plan: MakePlan[T],
+    make_answer: MakeAnswer,
+    *,
+    name: str,
+    description: str,
+    argv: Sequence[str] | None = None,
+) -> None:
+    """A sweep's command: parse, list or run the trials, print the answer.
+
+    Args:
+        kind: the sweep's options.
+        make_plan: what they ask for.
+        make_answer: what the finished study says.
+        name: of the study where none is given.
+        description: for --help.
+        argv: default: the process's own.
+    """
+    options = parse(kind, prog=f"python sweeps/{name}.py", description=description, argv=argv)
+    plan = make_plan(options)
+    study_name = options.study or name
+    if options.dry_run:
+        print(dry_run(plan, study_name))
+        return
+    signal.signal(signal.SIGTERM, _interrupt)
+    # Imported late: --help and --dry-run shall answer at once.
+    from isic_smp.sweeping.session import Session
+    from isic_smp.sweeping.workers import WORKER_VARIABLE, start_workers, worker_number
+
+    folder = opts.study_folder(options, study_name)
+    session = Session.open(options, plan, study_name, folder=folder, url=opts.storage_url(options, folder))
+    if worker_number() is not None:
+        session.work(options.processes_per_trial)
+        return
+    _say(f"study {study_name} in {session.shown_storage}, trials in {folder}")
+    _say(session.run.hint())
+    try:
+        if options.workers > 1:
+            start_workers(options.workers, session, variable=WORKER_VARIABLE)
+        else:
+            session.work(options.processes_per_trial, say=_say)
+        print(session.answer(make_answer, register=options.register))
+    except KeyboardInterrupt:
+        raise KeyboardInterrupt("the same command goes on; finished trials are kept") from None
+
+
+def dry_run(plan: Plan, name: str) -> str:
+    """The trials that the study would have, one a line, each checked."""
+    lines = [f"study {name}, {len(plan.cells)} trials"]
+    for index, cell in enumerate(plan.cells):
+        if plan.is_grid:
+            plan.recipe(cell)
+        words = " ".join(f"{key}={value}" for key, value in cell.items())
+        lines.append(f"trial {index:3d}  {words or 'chosen by the sampler'}")
+    if not plan.is_grid:
+        lines += [f"{key}: {distribution}" for key, distribution in plan.distributions.items()]
+    if plan.confirm_seeds:
+        lines.append(f"then the winner under the seeds {', '.join(map(str, plan.confirm_seeds))}")
+    return "\n".join(lines)
+
+
+def _say(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)
+
+
+def _interrupt(*_: object) -> None:
+    raise KeyboardInterrupt

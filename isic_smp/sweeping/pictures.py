@@ -1,0 +1,164 @@
+"""Pictures of a study: Optuna's own, and the trade of accuracy against cost."""
+
+import warnings
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import optuna
+
+from isic_smp.sweeping.plan import Plan
+from isic_smp.sweeping.queue import ended, first_number
+from isic_smp.sweeping.results import Cell
+
+DOTS_PER_INCH = 110
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#E69F00", "#CC79A7", "#56B4E9")  # Okabe and Ito
+MARKS = "os^Dv"
+
+
+def draw_study(study: optuna.Study, plan: Plan, folder: Path) -> list[Path]:
+    """Optuna's pictures as PNG files: history, importances, parallel coordinates, slices, front, timeline.
+
+    One that cannot be drawn of this study (importances of a single trial, say) is left out.
+    """
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from optuna.visualization import matplotlib as draw
+
+    ours = _counted_once(study)
+    iou: dict[str, Any] = (
+        {"target": lambda trial: trial.values[0], "target_name": "validation IoU"}
+        if len(plan.objectives) > 1
+        else {"target_name": "validation IoU"}
+    )
+    wanted: dict[str, Callable[[], Any]] = {
+        "history": lambda: draw.plot_optimization_history(ours, **iou),
+        "importances": lambda: draw.plot_param_importances(ours, **iou),
+        "parallel_coordinates": lambda: draw.plot_parallel_coordinate(ours, **iou),
+        "slices": lambda: draw.plot_slice(ours, **iou),
+        "timeline": lambda: draw.plot_timeline(study),
+    }
+    if len(plan.objectives) > 1:
+        wanted["pareto_front"] = lambda: draw.plot_pareto_front(ours, target_names=list(plan.objectives))
+    else:
+        wanted["learning_curves"] = lambda: draw.plot_intermediate_values(ours)
+    folder.mkdir(parents=True, exist_ok=True)
+    made = []
+    for name, picture in wanted.items():
+        path = folder / f"{name}.png"
+        if _save(picture, path):
+            made.append(path)
+    return made
+
+
+def _counted_once(study: optuna.Study) -> optuna.Study:
+    """The study in memory, every trial once: those taken over from dead workers under their first number."""
+    copy = optuna.create_study(directions=study.directions)
+    for trial in ended(study):
+        trial = optuna.trial.create_trial(
+            state=trial.state,
+            values=trial.values,
+            params=trial.params,
+            distributions=trial.distributions,
+            user_attrs=trial.user_attrs | {"number": first_number(trial)},
+            intermediate_values=trial.intermediate_values,
+        )
+        if trial.state != optuna.trial.TrialState.PRUNED or trial.intermediate_values:
+            copy.add_trial(trial)
+    return copy
+
+
+def _save(picture: Callable[[], Any], path: Path) -> bool:
+    from matplotlib import pyplot
+
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            axes = picture()
+            first = axes.flat[0] if hasattr(axes, "flat") else axes
+            figure = first.figure
+            figure.set_size_inches(max(8.0, figure.get_size_inches()[0]), 6.0)
+            figure.savefig(path, dpi=DOTS_PER_INCH, bbox_inches="tight")
+        return True
+    except (ValueError, RuntimeError, ImportError, AssertionError):
+        return False
+    finally:
+        pyplot.close("all")
+
+
+def draw_trade(
+    cells: Sequence[Cell],
+    path: Path,
+    *,
+    cost: Callable[[Cell], float],
+    cost_name: str,
+    label: Callable[[Cell], str],
+    group: Callable[[Cell], str],
+    score: str = "val_iou",
+    score_name: str = "validation IoU",
+) -> None:
+    """Score over cost, a point a cell with its standard deviation over seeds; the front is joined by a line.
+
+    Args:
+        cells: the points.
+        path: PNG file to write.
+        cost: x of a cell, above 0; drawn on a logarithmic axis.
+        cost_name: with its unit.
+        label: written beside a cell.
+        group: cells of one group share colour and mark.
+        score: the field of `TrialResult` that is y, more is better.
+        score_name: what it is called.
+    """
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(9, 6.2), dpi=DOTS_PER_INCH, layout="constrained")
+    axes = figure.subplots()
+    groups = list(dict.fromkeys(group(cell) for cell in cells))
+    for n, name in enumerate(groups):
+        members = [cell for cell in cells if group(cell) == name]
+        axes.errorbar(
+            [cost(cell) for cell in members],
+            [cell.mean(score) or 0.0 for cell in members],
+            yerr=[cell.spread(score) or 0.0 for cell in members],
+            fmt=MARKS[n % len(MARKS)],
+            color=COLOURS[n % len(COLOURS)],
+            label=name,
+            capsize=3,
+            markersize=8,
+        )
+    for cell in cells:
+        axes.annotate(
+            label(cell),
+            (cost(cell), cell.mean(score) or 0.0),
+            xytext=(6, 4),
+            textcoords="offset points",
+            fontsize=9,
+        )
+    front = pareto(cells, cost=cost, score=score)
+    axes.plot(
+        [cost(cell) for cell in front],
+        [cell.mean(score) or 0.0 for cell in front],
+        color="black",
+        linewidth=1,
+        linestyle="--",
+        zorder=0,
+        label="none is better and cheaper",
+    )
+    axes.set_xscale("log")
+    axes.set_xlabel(cost_name)
+    axes.set_ylabel(f"{score_name}, mean over seeds ± standard deviation")
+    axes.grid(alpha=0.25, which="both")
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.legend(frameon=False, loc="best")
+    FigureCanvasAgg(figure).print_png(path)
+
+
+def pareto(cells: Sequence[Cell], *, cost: Callable[[Cell], float], score: str = "val_iou") -> list[Cell]:
+    """The cells that no other beats in both score and cost, from the cheapest on."""
+    front: list[Cell] = []
+    for cell in sorted(cells, key=lambda cell: (cost(cell), -(cell.mean(score) or 0.0))):
+        if not front or (cell.mean(score) or 0.0) > (front[-1].mean(score) or 0.0):
+            front.append(cell)
+    return front

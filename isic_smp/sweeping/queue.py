@@ -1,0 +1,107 @@
+"""A study as a queue: what waits, what was lost with its worker and waits again, when all is done.
+
+A trial ends in one of three ways: complete, pruned, or failed with a `reason`. One that failed without
+a reason was running when its worker died or was interrupted; `requeue_lost` queues it once more, and its
+successor goes on from its checkpoint.
+"""
+
+import warnings
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import optuna
+from optuna.distributions import BaseDistribution
+from optuna.trial import FrozenTrial, TrialState, create_trial
+
+REASON, FIRST, BEFORE, TRIES, INTERRUPTED = "reason", "first", "before", "tries", "interrupted"
+CONFIRMED = "confirmed"
+"""User attribute of the study: the winner that was queued again under further seeds."""
+
+MOST_TRIES = 5
+"""How often a trial is begun whose worker dies each time: it may be the trial that kills it."""
+
+
+def enqueue(
+    study: optuna.Study,
+    params: Mapping[str, Any],
+    distributions: Mapping[str, BaseDistribution],
+    **attrs: Any,
+) -> None:
+    """Let a trial wait that has these parameters; the sampler chooses those that are left out."""
+    study.add_trial(
+        create_trial(
+            state=TrialState.WAITING,
+            params=dict(params),
+            distributions={name: distributions[name] for name in params},
+            user_attrs=attrs,
+        )
+    )
+
+
+def requeue_lost(study: optuna.Study) -> int:
+    """Queue again what was lost with its worker, and say how many; call it under the study's lock."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+        optuna.storages.fail_stale_trials(study)
+    trials = study.get_trials(deepcopy=False)
+    followed = {trial.user_attrs[BEFORE] for trial in trials if BEFORE in trial.user_attrs}
+    lost = [trial for trial in trials if _was_lost(trial) and trial.number not in followed]
+    for trial in lost:
+        tries = trial.user_attrs.get(TRIES, 0) + (0 if trial.user_attrs.get(INTERRUPTED) else 1)
+        kept = {k: v for k, v in trial.user_attrs.items() if k != INTERRUPTED}
+        attrs = {**kept, FIRST: first_number(trial), BEFORE: trial.number, TRIES: tries}
+        gives_up = tries >= MOST_TRIES
+        if gives_up:
+            attrs[REASON] = f"its worker died {tries} times (out of memory?)"
+        study.add_trial(
+            create_trial(
+                state=TrialState.FAIL if gives_up else TrialState.WAITING,
+                params=trial.params,
+                distributions=trial.distributions,
+                user_attrs=attrs,
+                system_attrs={k: v for k, v in trial.system_attrs.items() if k == "fixed_params"},
+            )
+        )
+    return len(lost)
+
+
+def is_over(study: optuna.Study) -> bool:
+    """Whether nothing waits, runs, or was lost."""
+    trials = study.get_trials(deepcopy=False)
+    followed = {trial.user_attrs.get(BEFORE) for trial in trials}
+    return not any(
+        not trial.state.is_finished() or (_was_lost(trial) and trial.number not in followed)
+        for trial in trials
+    )
+
+
+def ended(study: optuna.Study) -> list[FrozenTrial]:
+    """The trials that ended, each once, in the order of their first numbers."""
+    trials = [
+        trial
+        for trial in study.get_trials(deepcopy=False)
+        if trial.state.is_finished() and not _was_lost(trial)
+    ]
+    return sorted(trials, key=first_number)
+
+
+def queued(study: optuna.Study) -> list[FrozenTrial]:
+    """Every trial that was ever queued, each once, as what became of it last."""
+    latest: dict[int, FrozenTrial] = {}
+    for trial in study.get_trials(deepcopy=False):
+        latest[first_number(trial)] = trial
+    return [latest[number] for number in sorted(latest)]
+
+
+def first_number(trial: FrozenTrial | optuna.Trial) -> int:
+    """The number under which a trial was first queued: what its folder and its MLflow run are named by."""
+    return int(trial.user_attrs.get(FIRST, trial.number))
+
+
+def complete(trials: Sequence[FrozenTrial]) -> list[FrozenTrial]:
+    """Those with a value."""
+    return [trial for trial in trials if trial.state == TrialState.COMPLETE]
+
+
+def _was_lost(trial: FrozenTrial) -> bool:
+    return trial.state == TrialState.FAIL and REASON not in trial.user_attrs

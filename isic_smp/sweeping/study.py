@@ -1,0 +1,75 @@
+"""Opening a study: created once with its whole queue, joined by every worker that plans the same."""
+
+import warnings
+from typing import Any
+
+import optuna
+
+from isic_smp.errors import UserError
+from isic_smp.sweeping.plan import DIRECTIONS, Plan
+from isic_smp.sweeping.queue import enqueue
+from isic_smp.sweeping.storage import lock, open_storage
+
+PLAN, CELL = "plan", "cell"
+"""User attributes: of the study, what it tries; of a trial, which cell of the plan it is."""
+
+
+def open_study(name: str, plan: Plan, *, url: str, heartbeat: int) -> optuna.Study:
+    """The study `name`, created where it is missing, with every cell of the plan in its queue.
+
+    Args:
+        name: of the study.
+        plan: what it tries.
+        url: its storage.
+        heartbeat: seconds between signs of life.
+
+    Raises:
+        UserError: the storage cannot be used, or the study tries something else.
+    """
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning)
+    storage = open_storage(url, heartbeat=heartbeat)
+    with lock(url, name):
+        study = optuna.create_study(
+            study_name=name,
+            storage=storage,
+            directions=[DIRECTIONS[objective] for objective in plan.objectives],
+            sampler=plan.sampler(plan.base.seed),
+            pruner=plan.pruner,
+            load_if_exists=True,
+        )
+        known = study.user_attrs.get(PLAN)
+        if known is None:
+            study.set_user_attr(PLAN, plan.identity())
+        else:
+            _check_same(name, known, plan.identity())
+        fill(study, plan)
+    return study
+
+
+def fill(study: optuna.Study, plan: Plan) -> None:
+    """Queue the cells that were never queued; call it under the study's lock."""
+    present = {trial.user_attrs.get(CELL) for trial in study.get_trials(deepcopy=False)}
+    for index, cell in enumerate(plan.cells):
+        if index not in present:
+            enqueue(study, cell, plan.distributions, **{CELL: index})
+
+
+def _check_same(name: str, known: dict[str, Any], now: dict[str, Any]) -> None:
+    """Refuse to mix two plans in one study."""
+    differing = [
+        f"{key} {known['base'].get(key)} there, {value} here"
+        for key, value in now["base"].items()
+        if known["base"].get(key) != value
+    ]
+    varied = {**known["varied"], **now["varied"]}
+    differing += [
+        f"{key} varies otherwise" for key in varied if known["varied"].get(key) != now["varied"].get(key)
+    ]
+    if list(known["objectives"]) != now["objectives"]:
+        differing.append("the objectives differ")
+    if differing:
+        raise UserError(
+            f"the study {name} exists and tries something else ({'; '.join(differing)}): "
+            "choose another --study, or give the same settings to go on with it"
+        )

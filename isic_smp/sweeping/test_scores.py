@@ -1,0 +1,55 @@
+"""Test scores of a study's chosen trials: computed once, after the study is finished."""
+
+import json
+from collections.abc import Sequence
+
+import optuna
+
+from isic_smp.data.isic2016 import LesionData
+from isic_smp.inference.load import load_bundle
+from isic_smp.inference.predictor import Predictor
+from isic_smp.inference.scoring import score
+from isic_smp.sweeping.results import TEST, TrialResult
+from isic_smp.sweeping.study_run import StudyRun
+from isic_smp.training.device import choose_device
+from isic_smp.training.losses import make_loss
+
+FILE = "test_scores.csv"
+
+
+def score_tests(
+    study: optuna.Study,
+    results: Sequence[TrialResult],
+    data: LesionData,
+    *,
+    run: StudyRun,
+    binarize_masks: bool,
+    device: str,
+) -> int:
+    """Score the test images with each trial's model that has not been scored yet; how many were.
+
+    The scores go to the study, to `test_scores.csv` in the trial's folder (where `compare` finds them)
+    and to the trial's run in MLflow.
+
+    Raises:
+        UserError: a trial's model is neither in its folder nor in MLflow.
+    """
+    count = 0
+    for result in results:
+        table = result.folder / FILE
+        if f"{TEST}{result.number}" in study.user_attrs and table.exists():
+            continue
+        bundle = load_bundle(result.model, tracking_uri=run.tracking_uri)
+        recipe = bundle.info["recipe"]
+        scores = score(
+            Predictor(bundle.model, bundle.preprocessing, device=choose_device(device)),
+            data.test,
+            loss=make_loss(recipe["loss"]),
+            batch_size=recipe["batch_size"],
+            binarize_masks=binarize_masks,
+        )
+        scores.to_csv(table)
+        run.add_scores(result.run_id, "test", scores.summary(), table)
+        study.set_user_attr(f"{TEST}{result.number}", json.dumps(scores.summary()))
+        count += 1
+    return count

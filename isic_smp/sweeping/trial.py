@@ -1,0 +1,163 @@
+"""One trial: a recipe trained under the study's parent run, its epochs reported to the pruner."""
+
+import dataclasses
+import logging
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import optuna
+from optuna.distributions import (
+    BaseDistribution,
+    CategoricalDistribution,
+    FloatDistribution,
+    IntDistribution,
+)
+
+from isic_smp.errors import Stopped
+from isic_smp.experiment import AfterEpoch, Result, Setup, run_experiment
+from isic_smp.sweeping.plan import Plan
+from isic_smp.sweeping.queue import INTERRUPTED, REASON, first_number
+from isic_smp.training.history import Epoch
+from isic_smp.training.recipe import Recipe
+
+logger = logging.getLogger(__name__)
+
+SEED = "seed"
+"""User attribute of a trial that trains a winner once more, under another seed."""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a study keeps of a trained recipe."""
+
+    run_id: str
+    kept_epoch: int
+    val_iou: float
+    """Per-image mean over the validation images at their own sizes, as all scores here."""
+    val_dice: float
+    parameters: int
+    gmacs: float
+    """10⁹ multiply-adds for one picture."""
+
+
+Train = Callable[[Recipe, Setup, AfterEpoch], Outcome]
+
+
+def train_here(recipe: Recipe, setup: Setup, after_epoch: AfterEpoch) -> Outcome:
+    """Train in this process."""
+    result = run_experiment(recipe, setup, say=logger.info, after_epoch=after_epoch)
+    assert result is not None  # a process by itself is the first rank
+    return outcome_of(result, recipe)
+
+
+def outcome_of(result: Result, recipe: Recipe) -> Outcome:
+    """What is kept of a finished experiment."""
+    from isic_smp.inference.load import load
+    from isic_smp.models.cost import cost
+
+    found = cost(load(result.output_dir), recipe.size)
+    scores = result.validation.summary()
+    return Outcome(
+        result.run_id,
+        result.fit.kept_epoch,
+        scores["iou_per_image_own"],
+        scores["dice_per_image_own"],
+        found.parameters,
+        found.multiply_adds / 1e9,
+    )
+
+
+class TrialRunner:
+    """The function that Optuna calls with each trial.
+
+    A trial whose worker died is given here again with the same parameters, and goes on from the
+    checkpoint in its folder where that is shared, else from the beginning.
+    """
+
+    def __init__(self, plan: Plan, setup: Setup, folder: Path, *, study_name: str, train: Train = train_here):
+        self.plan, self.setup, self.folder, self.study_name = plan, setup, folder, study_name
+        self.train = train
+
+    def __call__(self, trial: optuna.Trial) -> float | tuple[float, ...]:
+        """Train, and give back the objectives.
+
+        Raises:
+            optuna.TrialPruned: as the pruner wants it.
+            KeyboardInterrupt: stopped by hand; the trial will be queued again.
+            Exception: what the training raised, noted as the trial's reason.
+        """
+        try:
+            return self._run(trial)
+        except Stopped as stop:
+            trial.set_user_attr(REASON, str(stop))
+            raise optuna.TrialPruned(str(stop)) from None
+        except KeyboardInterrupt:
+            trial.set_user_attr(INTERRUPTED, True)
+            raise
+        except Exception as error:
+            words = " ".join(str(error).split())
+            trial.set_user_attr(REASON, f"{type(error).__name__}: {words}"[:500])
+            raise
+
+    def _run(self, trial: optuna.Trial) -> float | tuple[float, ...]:
+        number = first_number(trial)
+        if not self.plan.is_grid:
+            # Another sampler for each trial: one seed for all would make resumed studies repeat themselves.
+            trial.study.sampler = self.plan.sampler(self.plan.base.seed + number)
+        params = {name: suggest(trial, name, d) for name, d in self.plan.distributions.items()}
+        recipe = self.plan.recipe(params, seed=trial.user_attrs.get(SEED))
+        words = " ".join(f"{name}={say(value)}" for name, value in params.items())
+        setup = dataclasses.replace(
+            self.setup,
+            output_dir=trial_folder(self.folder, number),
+            run_name=f"trial-{number:03d} {words}"[:200],
+            tags={"optuna.study": self.study_name, "optuna.trial": str(number)},
+            resume=True,
+            score_test=False,
+            bars=False,
+        )
+        started = time.monotonic()
+        outcome = self.train(recipe, setup, self._watch(trial))
+        trial.set_user_attr("seconds", round(time.monotonic() - started, 1))
+        trial.set_user_attr("training_seed", recipe.seed)
+        for name, value in dataclasses.asdict(outcome).items():
+            trial.set_user_attr(name, value)
+        values = tuple(float(getattr(outcome, name)) for name in self.plan.objectives)
+        return values[0] if len(values) == 1 else values
+
+    def _watch(self, trial: optuna.Trial) -> AfterEpoch:
+        def after_epoch(record: Epoch) -> None:
+            if len(self.plan.objectives) > 1:
+                return  # Optuna prunes by one objective only
+            trial.report(record.val_iou, record.epoch)
+            if trial.should_prune():
+                raise Stopped(f"pruned after epoch {record.epoch + 1}, validation IoU {record.val_iou:.4f}")
+
+        return after_epoch
+
+
+def trial_folder(folder: Path, number: int) -> Path:
+    """Where a trial keeps its checkpoints, model and scores."""
+    return folder / f"trial-{number:03d}"
+
+
+def suggest(trial: optuna.Trial, name: str, distribution: BaseDistribution) -> Any:
+    """The trial's value of a parameter: the queued one, or the sampler's."""
+    if isinstance(distribution, CategoricalDistribution):
+        return trial.suggest_categorical(name, distribution.choices)
+    if isinstance(distribution, IntDistribution):
+        return trial.suggest_int(
+            name, distribution.low, distribution.high, step=distribution.step, log=distribution.log
+        )
+    assert isinstance(distribution, FloatDistribution)
+    return trial.suggest_float(
+        name, distribution.low, distribution.high, step=distribution.step, log=distribution.log
+    )
+
+
+def say(value: Any) -> str:
+    """A parameter's value, short."""
+    return f"{value:.3g}" if isinstance(value, float) else str(value)
