@@ -25,6 +25,7 @@ TITLES = {
         "Start-up and logging",
         "benchmarks/startup.py --data-dir DIR --encoder-weights FILE --work-dir DIR",
     ),
+    "serving": ("Serving", "benchmarks/serving.py"),
 }
 NOTES = Path(__file__).parent / "notes.md"
 

@@ -62,7 +62,8 @@ class EpochBars:
         if self.bar is not None:
             self.bar.leave = False
             self.bar.close()
-        print(line, file=self.file, flush=True)
+        if self.shown:
+            print(line, file=self.file, flush=True)
 
     def _watched(self) -> bool:
         return self.shown and self.file.isatty()

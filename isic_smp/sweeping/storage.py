@@ -65,10 +65,13 @@ class QueueStorage(RDBStorage):
     def set_trial_state_values(self, trial_id: int, state: Any, values: Any = None) -> bool:
         """Move a trial on; False where another worker has taken it."""
         attempts: list[Exception] = []
+        # SQLite has no SELECT … FOR UPDATE, so two workers could find the same trial waiting and both take it.
+        claims = state == optuna.trial.TrialState.RUNNING and self.url.startswith("sqlite")
 
         def move() -> bool:
             try:
-                return super(QueueStorage, self).set_trial_state_values(trial_id, state, values)
+                with lock(self.url, "claim") if claims else contextlib.nullcontext():
+                    return super(QueueStorage, self).set_trial_state_values(trial_id, state, values)
             except optuna.exceptions.UpdateFinishedTrialError:
                 if not attempts or not state.is_finished():
                     raise

@@ -65,8 +65,11 @@ def work(
             if over:
                 return
             time.sleep(min(heartbeat, 2.0))
-        except optuna.exceptions.UpdateFinishedTrialError:
-            continue  # this worker stood still for so long that another has taken its trial over
+        except (optuna.exceptions.UpdateFinishedTrialError, ValueError) as error:
+            # This worker stood still for so long that another has taken its trial over; study.tell says so
+            # with a plain ValueError. Those of the objective are caught by `optimize`.
+            if isinstance(error, ValueError) and not str(error).startswith("Cannot tell"):
+                raise
         if len(reasons) >= MOST_FAILURES and len(set(reasons)) == 1:
             raise UserError(
                 f"{len(reasons)} trials in a row failed: {reasons[0]}; mend that and give the same command "

@@ -1,0 +1,159 @@
+"""A study's queue: every trial ends exactly once, whatever becomes of its workers."""
+
+import multiprocessing
+import os
+import signal
+import time
+from pathlib import Path
+
+import optuna
+import pytest
+from optuna.distributions import CategoricalDistribution
+from optuna.trial import TrialState
+
+from isic_smp.errors import UserError
+from isic_smp.sweeping.plan import Plan, grid
+from isic_smp.sweeping.queue import REASON, ended, first_number, is_over, queued, requeue_lost
+from isic_smp.sweeping.storage import lock, open_storage
+from isic_smp.sweeping.study import open_study
+from isic_smp.sweeping.worker import work
+from isic_smp.training.recipe import PRESETS
+
+DISTRIBUTIONS, CELLS = grid(seed=range(12))
+HEARTBEAT = 1
+
+
+def plan(count: int = 12, **changes) -> Plan:
+    return Plan(base=PRESETS["report"], distributions=DISTRIBUTIONS, cells=CELLS[:count], **changes)
+
+
+@pytest.fixture
+def url(tmp_path: Path) -> str:
+    return f"sqlite:///{tmp_path / 'study.db'}"
+
+
+def run(url: str, objective, count: int = 12) -> None:
+    study = open_study("s", plan(count), url=url, heartbeat=HEARTBEAT)
+    work(study, objective, url=url, heartbeat=HEARTBEAT, on_ended=lambda *_: None)
+
+
+def quick(trial: optuna.Trial) -> float:
+    return float(trial.suggest_categorical("seed", DISTRIBUTIONS["seed"].choices))
+
+
+def slow(trial: optuna.Trial) -> float:
+    time.sleep(0.2)
+    return quick(trial)
+
+
+def test_several_workers_run_each_cell_once(url):
+    context = multiprocessing.get_context("spawn")
+    workers = [context.Process(target=run, args=(url, slow)) for _ in range(3)]  # all open the empty file
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join()
+    assert [worker.exitcode for worker in workers] == [0, 0, 0]
+    study = open_study("s", plan(), url=url, heartbeat=HEARTBEAT)
+    assert len(study.trials) == 12
+    assert sorted(trial.value for trial in study.trials) == list(range(12))
+
+
+def test_a_killed_workers_trial_is_taken_over_under_its_first_number(url):
+    context = multiprocessing.get_context("spawn")
+    worker = context.Process(target=run, args=(url, _hang_on_second, 3))
+    worker.start()
+    study = open_study("s", plan(3), url=url, heartbeat=HEARTBEAT)
+    while len(study.get_trials(states=(TrialState.COMPLETE,))) < 1 or not study.get_trials(
+        states=(TrialState.RUNNING,)
+    ):
+        time.sleep(0.1)
+    time.sleep(1.5 * HEARTBEAT)  # it has given a sign of life
+    os.kill(worker.pid, signal.SIGKILL)
+    worker.join()
+    assert not is_over(study)
+    run(url, quick, 3)
+    assert is_over(study)
+    assert [first_number(trial) for trial in ended(study)] == [0, 1, 2]
+    assert [trial.value for trial in ended(study)] == [0.0, 1.0, 2.0]
+    assert len(queued(study)) == 3
+
+
+def _hang_on_second(trial: optuna.Trial) -> float:
+    value = quick(trial)
+    if value == 1:
+        time.sleep(60)
+    return value
+
+
+def test_what_raises_is_recorded_and_not_repeated(url):
+    def objective(trial: optuna.Trial) -> float:
+        if quick(trial) == 1:
+            trial.set_user_attr(REASON, "RuntimeError: out of memory")
+            raise RuntimeError("out of memory")
+        return 1.0
+
+    run(url, objective, 3)
+    study = open_study("s", plan(3), url=url, heartbeat=HEARTBEAT)
+    assert [trial.state.name for trial in ended(study)] == ["COMPLETE", "FAIL", "COMPLETE"]
+    assert len(study.trials) == 3
+
+
+def test_what_is_interrupted_waits_again(url):
+    def objective(trial: optuna.Trial) -> float:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run(url, objective, 2)
+    run(url, quick, 2)
+    study = open_study("s", plan(2), url=url, heartbeat=HEARTBEAT)
+    assert [trial.value for trial in ended(study)] == [0.0, 1.0]
+
+
+def test_a_trial_that_kills_every_worker_is_given_up(url):
+    study = open_study("s", plan(1), url=url, heartbeat=HEARTBEAT)
+    for _ in range(20):
+        waiting = study.get_trials(states=(TrialState.WAITING,))
+        if not waiting:
+            break
+        study.tell(study.ask(), state=TrialState.FAIL)  # as a stale trial is left
+        with lock(url, "s"):
+            requeue_lost(study)
+    [only] = ended(study)
+    assert only.state == TrialState.FAIL
+    assert "died 5 times" in only.user_attrs[REASON]
+    assert is_over(study)
+
+
+def test_the_same_failure_again_and_again_stops_the_worker(url):
+    def objective(trial: optuna.Trial) -> float:
+        trial.set_user_attr(REASON, "no weights")
+        raise RuntimeError
+
+    with pytest.raises(UserError, match="5 trials in a row failed: no weights"):
+        run(url, objective)
+    study = open_study("s", plan(), url=url, heartbeat=HEARTBEAT)
+    assert len(study.get_trials(states=(TrialState.WAITING,))) == 7
+
+
+def test_a_study_is_filled_up_but_not_mixed(url):
+    open_study("s", plan(2), url=url, heartbeat=HEARTBEAT)
+    study = open_study("s", plan(3), url=url, heartbeat=HEARTBEAT)
+    assert len(study.trials) == 3
+    other = Plan(
+        base=PRESETS["report"],
+        distributions={"seed": CategoricalDistribution((0, 1))},
+        cells=(),
+    )
+    with pytest.raises(UserError, match="tries something else"):
+        open_study("s", other, url=url, heartbeat=HEARTBEAT)
+
+
+@pytest.mark.parametrize(
+    "url", ["study.db", "mysql://u@h/d", "sqlite:///:memory:", "postgresql+psycopg://u:secret@127.0.0.1:1/d"]
+)
+def test_storages_that_cannot_be_used_are_refused_in_one_line(url, monkeypatch):
+    monkeypatch.setattr("isic_smp.sweeping.storage.PATIENCE", 0.0)
+    with pytest.raises(UserError) as caught:
+        open_storage(url, heartbeat=HEARTBEAT)
+    assert "\n" not in str(caught.value) and "secret" not in str(caught.value)

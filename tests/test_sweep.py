@@ -1,0 +1,99 @@
+"""The sweeps' commands, from the options to the answer."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from mlflow import MlflowClient
+
+from isic_smp.data.synthetic import make_synthetic
+
+SWEEPS = Path(__file__).parents[1] / "sweeps"
+
+
+def sweep(name: str, *words: str, cwd: Path) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, str(SWEEPS / f"{name}.py"), *words], cwd=cwd, capture_output=True, text=True
+    )
+
+
+def test_a_dry_run_lists_the_grid_and_makes_nothing(tmp_path):
+    done = sweep("decoder_depth", "--dry-run", "--seeds", "1", cwd=tmp_path)
+    assert done.returncode == 0
+    assert "16 trials" in done.stdout and "decoder_depth=4 skip_connections=False" in done.stdout
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("name", "words", "said"),
+    [
+        ("freeze_vs_finetune", ["--freeze"], "this sweep varies freeze"),
+        ("search", ["--trials", "0"], "--trials must be at least 1"),
+        ("search", ["--objectives", "gmacs"], "--objectives must be"),
+        ("decoder_depth", ["--workers", "0"], "--workers must be at least 1"),
+    ],
+)
+def test_impossible_options_are_one_line(tmp_path, name, words, said):
+    done = sweep(name, *words, cwd=tmp_path)
+    assert done.returncode == 2
+    assert said in done.stderr and len(done.stderr.strip().splitlines()) == 1
+
+
+@pytest.mark.slow
+def test_a_grid_by_two_workers_ends_in_an_answer_and_does_nothing_twice(tmp_path):
+    make_synthetic(tmp_path / "drawn", train=16, val=8, test=8, size=64)
+    words = [
+        "--data",
+        "synthetic",
+        "--data-dir",
+        "drawn",
+        "--cache-dir",
+        "cache",
+        "--encoder-weights",
+        "none",
+    ]
+    words += ["--size", "32", "--epochs", "1", "--seeds", "2", "--workers", "2", "--heartbeat", "2"]
+    first = sweep("freeze_vs_finetune", *words, cwd=tmp_path)
+    assert first.returncode == 0, first.stderr
+    assert "6 trials: 6 complete, 0 pruned, 0 failed" in first.stdout
+    client = MlflowClient(f"sqlite:///{tmp_path / 'mlruns' / 'mlflow.db'}")
+    [experiment] = [e for e in client.search_experiments() if e.name.endswith("-sweeps")]
+    runs = client.search_runs([experiment.experiment_id])
+    [parent] = [run for run in runs if "mlflow.parentRunId" not in run.data.tags]
+    children = [run for run in runs if run.data.tags.get("mlflow.parentRunId") == parent.info.run_id]
+    assert len(children) == 6
+    assert all(child.info.status == "FINISHED" for child in [*children, parent])
+    assert all("test/iou_per_image_own" in child.data.metrics for child in children)
+    assert {"answer.md", "trials.csv", "report.html"} <= {
+        artifact.path for artifact in client.list_artifacts(parent.info.run_id)
+    }
+    epochs = {file: file.stat().st_mtime_ns for file in tmp_path.glob("runs/sweeps/*/trial-*/history.json")}
+    assert len(epochs) == 6
+    again = sweep("freeze_vs_finetune", *words, cwd=tmp_path)
+    assert again.returncode == 0, again.stderr
+    assert {file: file.stat().st_mtime_ns for file in epochs} == epochs
+    more = sweep("freeze_vs_finetune", *words, "--lr", "0.1", cwd=tmp_path)
+    assert more.returncode == 2 and "tries something else" in more.stderr
+
+
+@pytest.mark.slow
+def test_a_trial_may_be_a_group_of_processes(tmp_path):
+    make_synthetic(tmp_path / "drawn", train=16, val=8, test=8, size=64)
+    words = [
+        "--data",
+        "synthetic",
+        "--data-dir",
+        "drawn",
+        "--cache-dir",
+        "cache",
+        "--encoder-weights",
+        "none",
+    ]
+    words += ["--size", "32", "--epochs", "2", "--trials", "1", "--seeds", "1", "--processes-per-trial", "2"]
+    done = sweep("search", *words, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "1 trials: 1 complete" in done.stdout
+    [outcome] = tmp_path.glob("runs/sweeps/search/trial-*/outcome.json")
+    assert 0 <= json.loads(outcome.read_text())["val_iou"] <= 1
