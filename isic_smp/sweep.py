@@ -42,6 +42,9 @@ def main(
     """
     options = parse(kind, prog=f"python sweeps/{name}.py", description=description, argv=argv)
     plan = make_plan(options)
+    if plan.is_grid:
+        for cell in plan.cells:  # an impossible one is said before the work, not in the middle of it
+            plan.recipe(cell)
     study_name = options.study or name
     if options.dry_run:
         print(dry_run(plan, study_name))
@@ -69,11 +72,9 @@ def main(
 
 
 def dry_run(plan: Plan, name: str) -> str:
-    """The trials that the study would have, one a line, each checked."""
+    """The trials that the study would have, one a line."""
     lines = [f"study {name}, {len(plan.cells)} trials"]
     for index, cell in enumerate(plan.cells):
-        if plan.is_grid:
-            plan.recipe(cell)
         words = " ".join(f"{key}={value}" for key, value in cell.items())
         lines.append(f"trial {index:3d}  {words or 'chosen by the sampler'}")
     if not plan.is_grid:

@@ -10,6 +10,20 @@ from mlflow import MlflowClient
 
 from isic_smp.data.synthetic import make_synthetic
 
+TINY = [
+    "--data",
+    "synthetic",
+    "--data-dir",
+    "drawn",
+    "--cache-dir",
+    "cache",
+    "--encoder-weights",
+    "none",
+    "--size",
+    "32",
+    "--epochs",
+    "2",
+]
 SWEEPS = Path(__file__).parents[1] / "sweeps"
 
 
@@ -30,6 +44,7 @@ def test_a_dry_run_lists_the_grid_and_makes_nothing(tmp_path):
     ("name", "words", "said"),
     [
         ("freeze_vs_finetune", ["--freeze"], "this sweep varies freeze"),
+        ("freeze_vs_finetune", ["--epochs", "1"], "freeze_epochs (1) must be below epochs (1)"),
         ("search", ["--trials", "0"], "--trials must be at least 1"),
         ("search", ["--objectives", "gmacs"], "--objectives must be"),
         ("decoder_depth", ["--workers", "0"], "--workers must be at least 1"),
@@ -44,17 +59,8 @@ def test_impossible_options_are_one_line(tmp_path, name, words, said):
 @pytest.mark.slow
 def test_a_grid_by_two_workers_ends_in_an_answer_and_does_nothing_twice(tmp_path):
     make_synthetic(tmp_path / "drawn", train=16, val=8, test=8, size=64)
-    words = [
-        "--data",
-        "synthetic",
-        "--data-dir",
-        "drawn",
-        "--cache-dir",
-        "cache",
-        "--encoder-weights",
-        "none",
-    ]
-    words += ["--size", "32", "--epochs", "1", "--seeds", "2", "--workers", "2", "--heartbeat", "2"]
+    words = [*TINY]
+    words += ["--seeds", "2", "--workers", "2", "--heartbeat", "2"]
     first = sweep("freeze_vs_finetune", *words, cwd=tmp_path)
     assert first.returncode == 0, first.stderr
     assert "6 trials: 6 complete, 0 pruned, 0 failed" in first.stdout
@@ -81,17 +87,8 @@ def test_a_grid_by_two_workers_ends_in_an_answer_and_does_nothing_twice(tmp_path
 @pytest.mark.slow
 def test_a_trial_may_be_a_group_of_processes(tmp_path):
     make_synthetic(tmp_path / "drawn", train=16, val=8, test=8, size=64)
-    words = [
-        "--data",
-        "synthetic",
-        "--data-dir",
-        "drawn",
-        "--cache-dir",
-        "cache",
-        "--encoder-weights",
-        "none",
-    ]
-    words += ["--size", "32", "--epochs", "2", "--trials", "1", "--seeds", "1", "--processes-per-trial", "2"]
+    words = [*TINY]
+    words += ["--trials", "1", "--seeds", "1", "--processes-per-trial", "2"]
     done = sweep("search", *words, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert "1 trials: 1 complete" in done.stdout

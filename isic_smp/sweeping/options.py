@@ -23,7 +23,7 @@ class Options:
     study: str | None = None
     """Name of the study; the same name goes on with it, or joins it. Default: the sweep's own name."""
     storage: str | None = None
-    """Where the study is kept: sqlite:///FILE for one host, postgresql+psycopg://USER@HOST:PORT/DATABASE beyond.
+    """Where the study is kept: sqlite:///FILE for one host, postgresql+pg8000://USER@HOST:PORT/DATABASE beyond.
     Default: ISIC_SMP_STORAGE, else SQLite in --output-dir."""
     trials: int | None = None
     """How many trials the study is to have. Default: the whole grid; a search: 30."""

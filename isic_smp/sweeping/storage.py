@@ -191,7 +191,7 @@ def without_password(url: str) -> str:
 
 
 def _check(url: str) -> Any:
-    expected = "expected sqlite:///FILE.db or postgresql+psycopg://USER@HOST:PORT/DATABASE"
+    expected = "expected sqlite:///FILE.db or postgresql+pg8000://USER@HOST:PORT/DATABASE"
     try:
         parts = make_url(url)
         backend = parts.get_backend_name()

@@ -150,7 +150,7 @@ def test_a_study_is_filled_up_but_not_mixed(url):
 
 
 @pytest.mark.parametrize(
-    "url", ["study.db", "mysql://u@h/d", "sqlite:///:memory:", "postgresql+psycopg://u:secret@127.0.0.1:1/d"]
+    "url", ["study.db", "mysql://u@h/d", "sqlite:///:memory:", "postgresql+pg8000://u:secret@127.0.0.1:1/d"]
 )
 def test_storages_that_cannot_be_used_are_refused_in_one_line(url, monkeypatch):
     monkeypatch.setattr("isic_smp.sweeping.storage.PATIENCE", 0.0)
