@@ -105,7 +105,14 @@ def run_experiment(
         )
         place.say(f"data: {data.describe()}")
         make_deterministic(place.device, recipe.seed)
-        prepared = prepare(recipe, data, place, binarize_masks=setup.binarize_masks, is_demo=is_demo)
+        prepared = prepare(
+            recipe,
+            data,
+            place,
+            binarize_masks=setup.binarize_masks,
+            is_demo=is_demo,
+            tracking_uri=setup.tracking_uri,
+        )
         output_dir = ranks.share(setup.output_dir or _new_output_dir(recipe) if ranks.is_main else None)
         log = _start_log(recipe, setup, data, prepared, place, output_dir) if ranks.is_main else None
         on_epoch: OnEpoch = _followed_by(log.epoch, after_epoch) if log else _silent

@@ -4,7 +4,7 @@ import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
+from typing import TypeVar, cast
 
 import torch
 from torch import nn
@@ -16,7 +16,9 @@ from isic_smp.data.isic2016 import LesionData
 from isic_smp.data.pairs import Pair
 from isic_smp.data.pipeline import SavedPipeline
 from isic_smp.errors import UserError
+from isic_smp.inference.load import load_bundle
 from isic_smp.inference.preprocessing import Preprocessing
+from isic_smp.models.families import parse_encoder_name
 from isic_smp.models.upconvnet import UpConvNet
 from isic_smp.training.batches import Batches, Order, PixelBatches
 from isic_smp.training.device import resolve_precision
@@ -46,7 +48,7 @@ class Prepared:
     validation_pixels: PixelCache
     preprocessing: Preprocessing
     weights_used: str
-    """`recipe.encoder_weights`, or what a demo fell back to."""
+    """`recipe.init_from` or `recipe.encoder_weights`, or what a demo fell back to."""
     pipeline_digest: str
     """sha256 of the file `recipe.pipeline`; empty without one."""
 
@@ -72,7 +74,13 @@ def main_first(ranks: Ranks, make: Callable[[], T]) -> T:
 
 
 def prepare(
-    recipe: Recipe, data: LesionData, place: Place, *, binarize_masks: bool = False, is_demo: bool = False
+    recipe: Recipe,
+    data: LesionData,
+    place: Place,
+    *,
+    binarize_masks: bool = False,
+    is_demo: bool = False,
+    tracking_uri: str | None = None,
 ) -> Prepared:
     """Build the recipe's network, decode the pixels, bank the features where the recipe allows it.
 
@@ -82,11 +90,12 @@ def prepare(
         place: processes, device, caches.
         binarize_masks: accept masks with grey values.
         is_demo: drawn pictures stand in for missing data, so ImageNet weights may be done without.
+        tracking_uri: MLflow store of the model that `recipe.init_from` names.
 
     Raises:
-        UserError: weights that cannot be had, broken data, or no room on the disk.
+        UserError: weights that cannot be had or do not fit, broken data, or no room on the disk.
     """
-    model, weights_used = main_first(place.ranks, lambda: _build_model(recipe, is_demo))
+    model, weights_used = main_first(place.ranks, lambda: _build_model(recipe, is_demo, tracking_uri))
     model.to(
         place.device, memory_format=torch.channels_last if recipe.channels_last else torch.preserve_format
     )
@@ -126,8 +135,8 @@ def prepare(
     )
 
 
-def _build_model(recipe: Recipe, is_demo: bool) -> tuple[UpConvNet, str]:
-    """The recipe's network, and where its encoder weights came from."""
+def _build_model(recipe: Recipe, is_demo: bool, tracking_uri: str | None) -> tuple[UpConvNet, str]:
+    """The recipe's network, and where its weights came from."""
 
     def build(weights: str) -> UpConvNet:
         torch.manual_seed(recipe.seed)
@@ -141,6 +150,10 @@ def _build_model(recipe: Recipe, is_demo: bool) -> tuple[UpConvNet, str]:
             skip_connections=recipe.skip_connections,
         )
 
+    if recipe.init_from is not None:
+        trained = load_bundle(recipe.init_from, tracking_uri=tracking_uri).model
+        _check_fits(trained, build("none"), recipe.init_from)
+        return cast(UpConvNet, trained), recipe.init_from
     try:
         return build(recipe.encoder_weights), recipe.encoder_weights
     except UserError as error:
@@ -150,6 +163,30 @@ def _build_model(recipe: Recipe, is_demo: bool) -> tuple[UpConvNet, str]:
             f"!!! NO IMAGENET WEIGHTS, the encoder starts from chance (demo only): {error}", file=sys.stderr
         )
         return build("none"), "none"
+
+
+def _check_fits(trained: nn.Module, wanted: UpConvNet, spec: str) -> None:
+    """Refuse to go on from a model that is not the recipe's network.
+
+    Raises:
+        UserError: naming what differs.
+    """
+    if not isinstance(trained, UpConvNet):
+        raise UserError(f"cannot go on from {spec}: expected an UpConvNet, got {type(trained).__name__}")
+    there, here = (parse_encoder_name(m.config["encoder_name"]) for m in (trained, wanted))
+    differing = []
+    if (there.timm_name, there.cut) != (here.timm_name, here.cut):
+        differing.append(f"encoder {there} there, {here} here")
+    shapes = [{k: v.shape for k, v in m.state_dict().items()} for m in (trained, wanted)]
+    if shapes[0] != shapes[1]:
+        names = ("encoder_depth", "decoder_depth", "decoder_channels", "decoder_norm", "skip_connections")
+        pairs = [(name, trained.config.get(name), wanted.config.get(name)) for name in names]
+        differing += [f"{name} {a} there, {b} here" for name, a, b in pairs if a != b]
+    if differing or shapes[0] != shapes[1]:
+        raise UserError(
+            f"cannot go on from {spec}, it is another network ({'; '.join(differing) or 'other shapes'}): "
+            "give the settings that it was trained with"
+        )
 
 
 def _batches(

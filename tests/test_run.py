@@ -165,6 +165,23 @@ def test_the_saved_model_is_the_frozen_one(place, frozen):
     assert all(torch.equal(value, saved[name]) for name, value in fresh.encoder.state_dict().items())
 
 
+def test_a_run_goes_on_from_a_trained_model(client, place, frozen):
+    """With a rate of nearly nothing the new run's model must be the old one, by folder and by run id alike."""
+    from safetensors.torch import load_file
+
+    run = run_of(client, place, "frozen")
+    still = ["--lr", "1e-12", "--weight-decay", "0", "--epochs", "1", "--freeze"]
+    for n, spec in enumerate(("out/frozen", run.info.run_id)):
+        done = command(place, "--init-from", spec, *still, "--output-dir", f"out/on{n}")
+        assert done.returncode == 0, done.stderr
+        before = load_file(place / "out/frozen/model/model.safetensors")
+        after = load_file(place / f"out/on{n}/model/model.safetensors")
+        assert all((before[name].float() - after[name].float()).abs().max() < 1e-6 for name in before)
+    other = command(place, "--init-from", "out/frozen", "--decoder-channels", "8", "8", "4")
+    assert other.returncode == 2
+    assert "another network (decoder_channels" in other.stderr.strip().splitlines()[-1]
+
+
 def test_sigterm_marks_the_run_and_resume_ends_it_as_if_nothing_had_been(client, place, frozen):
     settings = ["--epochs", "15", "--resume"]
     whole = command(place, *settings, "--output-dir", "out/whole")

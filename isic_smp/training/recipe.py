@@ -33,6 +33,9 @@ class Recipe:
     """Encoder name: trunc-<timm MobileNet>-s<last block stage kept>."""
     encoder_weights: str = "imagenet"
     """imagenet (downloaded once by timm), none, or a .safetensors file with its .json beside it."""
+    init_from: str | None = None
+    """A trained model to go on from, encoder and decoder: an output folder, a run id, runs:/ID or models:/NAME@ALIAS.
+    Its weights, normalisation and padding take the place of `encoder_weights`."""
     encoder_depth: int | None = None
     """How many halvings of the encoder are used. Default: all that the cut has."""
     decoder_depth: int | None = None
