@@ -56,11 +56,13 @@ def _counted_once(study: optuna.Study) -> optuna.Study:
     """The study in memory, every trial once: those taken over from dead workers under their first number."""
     copy = optuna.create_study(directions=study.directions)
     for trial in ended(study):
+        # What has one value in the whole study only takes room in a picture.
+        varied = {name: d for name, d in trial.distributions.items() if not d.single()}
         trial = optuna.trial.create_trial(
             state=trial.state,
             values=trial.values,
-            params=trial.params,
-            distributions=trial.distributions,
+            params={name: trial.params[name] for name in varied},
+            distributions=varied,
             user_attrs=trial.user_attrs | {"number": first_number(trial)},
             intermediate_values=trial.intermediate_values,
         )
