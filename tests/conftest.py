@@ -4,7 +4,6 @@ import os
 from pathlib import Path
 
 import pytest
-from postgres import INSTALL, find_programs, start_postgres
 
 # The nets of these tests are tiny: a second thread costs more than it brings, and the tests themselves
 # run in parallel.
@@ -33,26 +32,6 @@ def isic_dir() -> Path:
 def weights_dir() -> Path:
     """The folder of .safetensors encoder weights with their .json files."""
     return _real("ISIC_SMP_WEIGHTS", "weights")
-
-
-@pytest.fixture(scope="session")
-def postgres_programs() -> Path:
-    """The folder of PostgreSQL's programs. CI must have them; elsewhere the tests that need them are skipped."""
-    programs = find_programs()
-    if programs is None:
-        missing = f"needs PostgreSQL's programs: {INSTALL}"
-        if os.environ.get("CI"):
-            pytest.fail(missing)
-        pytest.skip(missing)
-    return programs
-
-
-@pytest.fixture(scope="session")
-def postgresql(postgres_programs):
-    """A private PostgreSQL server; PGPASSFILE names its password file, so URLs need no password."""
-    with pytest.MonkeyPatch.context() as patch, start_postgres(postgres_programs) as server:
-        patch.setenv("PGPASSFILE", str(server.pgpass))
-        yield server
 
 
 def write_pairs(root: Path, count: int, side: int = 48) -> list:
