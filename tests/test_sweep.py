@@ -94,3 +94,24 @@ def test_a_trial_may_be_a_group_of_processes(tmp_path):
     assert "1 trials: 1 complete" in done.stdout
     [outcome] = tmp_path.glob("runs/sweeps/search/trial-*/outcome.json")
     assert 0 <= json.loads(outcome.read_text())["val_iou"] <= 1
+
+
+@pytest.mark.slow
+def test_pruned_trials_are_marked_and_the_winner_is_confirmed_under_another_seed(tmp_path):
+    make_synthetic(tmp_path / "drawn", train=16, val=8, test=8, size=64)
+    words = [*TINY, "--epochs", "5", "--trials", "9", "--seeds", "2"]
+    done = sweep("search", *words, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "test IoU" in done.stdout and "python -m isic_smp.run" in done.stdout
+    client = MlflowClient(f"sqlite:///{tmp_path / 'mlruns' / 'mlflow.db'}")
+    [experiment] = [e for e in client.search_experiments() if e.name.endswith("-sweeps")]
+    children = [r for r in client.search_runs([experiment.experiment_id]) if "optuna.trial" in r.data.tags]
+    states = [child.data.tags["optuna.state"] for child in children]
+    assert len(children) == 10  # nine and the confirmation
+    assert states.count("PRUNED") >= 1
+    for child in children:
+        pruned = child.data.tags["optuna.state"] == "PRUNED"
+        assert child.info.status == ("KILLED" if pruned else "FINISHED")
+        assert not (pruned and any(name.startswith("test/") for name in child.data.metrics))
+    tested = [child for child in children if "test/iou_per_image_own" in child.data.metrics]
+    assert len(tested) == 2  # the winner under its two seeds, and no other trial

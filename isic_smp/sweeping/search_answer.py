@@ -17,7 +17,8 @@ def search_answer(findings: Findings) -> Answer:
     recipe = findings.plan.recipe(best.params)
     default = PRESETS["default"].to_dict()
     changed = {name: value for name, value in recipe.to_dict().items() if value != default[name]}
-    command = "python -m isic_smp.run " + " ".join(_option(name, value) for name, value in changed.items())
+    words = ["python -m isic_smp.run", *(_option(name, value) for name, value in changed.items())]
+    command = " ".join(words)
     text = [
         table(findings.cells),
         "",

@@ -1,6 +1,7 @@
 """One trial: a recipe trained under the study's parent run, its epochs reported to the pruner."""
 
 import dataclasses
+import json
 import logging
 import time
 from collections.abc import Callable
@@ -20,6 +21,7 @@ from isic_smp.errors import Stopped
 from isic_smp.experiment import AfterEpoch, Result, Setup, run_experiment
 from isic_smp.sweeping.plan import Plan
 from isic_smp.sweeping.queue import INTERRUPTED, REASON, first_number
+from isic_smp.tracking.experiment_log import RUN_FILE
 from isic_smp.training.history import Epoch
 from isic_smp.training.recipe import Recipe
 
@@ -92,12 +94,14 @@ class TrialRunner:
         try:
             return self._run(trial)
         except Stopped as stop:
+            self._note_run(trial)
             trial.set_user_attr(REASON, str(stop))
             raise optuna.TrialPruned(str(stop)) from None
         except KeyboardInterrupt:
             trial.set_user_attr(INTERRUPTED, True)
             raise
         except Exception as error:
+            self._note_run(trial)
             words = " ".join(str(error).split())
             trial.set_user_attr(REASON, f"{type(error).__name__}: {words}"[:500])
             raise
@@ -128,10 +132,16 @@ class TrialRunner:
         values = tuple(float(getattr(outcome, name)) for name in self.plan.objectives)
         return values[0] if len(values) == 1 else values
 
+    def _note_run(self, trial: optuna.Trial) -> None:
+        """Note which MLflow run belongs to a trial that did not come to its end."""
+        note = trial_folder(self.folder, first_number(trial)) / RUN_FILE
+        if note.exists():
+            trial.set_user_attr("run_id", json.loads(note.read_text())["run_id"])
+
     def _watch(self, trial: optuna.Trial) -> AfterEpoch:
         def after_epoch(record: Epoch) -> None:
-            if len(self.plan.objectives) > 1:
-                return  # Optuna prunes by one objective only
+            if len(self.plan.objectives) > 1 or SEED in trial.user_attrs:
+                return  # Optuna prunes by one objective only; a winner is trained to the end under every seed
             trial.report(record.val_iou, record.epoch)
             if trial.should_prune():
                 raise Stopped(f"pruned after epoch {record.epoch + 1}, validation IoU {record.val_iou:.4f}")
