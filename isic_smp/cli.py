@@ -4,6 +4,7 @@ import contextlib
 import io
 import os
 import re
+import signal
 import sys
 from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
@@ -48,6 +49,15 @@ def parse(
         words = re.sub(r"[╭╮╰╯│─┌┐└┘|]+", " ", boxed.getvalue())
         message = " ".join(words.split()).removeprefix("Parsing error ").removeprefix("Unrecognized options ")
         raise UserError(message) from None
+
+
+def end_on_sigterm() -> None:
+    """Let a scheduler's SIGTERM end this process as Ctrl-C does: checkpoint kept, MLflow run marked."""
+    signal.signal(signal.SIGTERM, _interrupt)
+
+
+def _interrupt(*_: object) -> None:
+    raise KeyboardInterrupt
 
 
 def command(main: Callable[[], int | None], *, prog: str) -> None:

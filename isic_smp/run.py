@@ -8,7 +8,6 @@ torchrun --nproc-per-node 2 -m isic_smp.run           # two processes, one run
 """
 
 import argparse
-import signal
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -72,8 +71,7 @@ def parse(argv: Sequence[str] | None = None) -> Options:
 def main() -> None:
     """Run one experiment and print its table."""
     options = parse()
-    # A scheduler's SIGTERM ends a run as Ctrl-C does: checkpoint kept, MLflow run marked.
-    signal.signal(signal.SIGTERM, _interrupt)
+    cli.end_on_sigterm()
     if options.register is not None:  # before the work, not after it
         from isic_smp.tracking.registry import check_name
 
@@ -122,10 +120,6 @@ def register(result: "Result", name: str, *, tracking_uri: str | None) -> str:
         f"registered as {name} version {version}; to use it: python -m isic_smp.registry promote {name} "
         f"--version {version}"
     )
-
-
-def _interrupt(*_: object) -> None:
-    raise KeyboardInterrupt
 
 
 def table(result: "Result") -> str:

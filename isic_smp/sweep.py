@@ -4,11 +4,11 @@ The scripts in `sweeps/` are a `Plan` and a call of `main`. The same command wit
 --storage goes on with a study, or joins it from another process or machine.
 """
 
-import signal
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import TYPE_CHECKING, TypeVar
 
+from isic_smp import cli
 from isic_smp.sweeping import options as opts
 from isic_smp.sweeping.options import Options, parse
 from isic_smp.sweeping.plan import Plan
@@ -28,7 +28,6 @@ def main(
     *,
     name: str,
     description: str,
-    argv: Sequence[str] | None = None,
 ) -> None:
     """A sweep's command: parse, list or run the trials, print the answer.
 
@@ -38,9 +37,8 @@ def main(
         make_answer: what the finished study says.
         name: of the study where none is given.
         description: for --help.
-        argv: default: the process's own.
     """
-    options = parse(kind, prog=f"python sweeps/{name}.py", description=description, argv=argv)
+    options = parse(kind, prog=f"python sweeps/{name}.py", description=description)
     plan = make_plan(options)
     if plan.is_grid:
         for cell in plan.cells:  # an impossible one is said before the work, not in the middle of it
@@ -49,10 +47,10 @@ def main(
     if options.dry_run:
         print(dry_run(plan, study_name))
         return
-    signal.signal(signal.SIGTERM, _interrupt)
+    cli.end_on_sigterm()
     # Imported late: --help and --dry-run shall answer at once.
     from isic_smp.sweeping.session import Session
-    from isic_smp.sweeping.workers import WORKER_VARIABLE, start_workers, worker_number
+    from isic_smp.sweeping.workers import start_workers, worker_number
 
     folder = opts.study_folder(options, study_name)
     session = Session.open(options, plan, study_name, folder=folder, url=opts.storage_url(options, folder))
@@ -63,7 +61,7 @@ def main(
     _say(session.run.hint())
     try:
         if options.workers > 1:
-            start_workers(options.workers, session, variable=WORKER_VARIABLE)
+            start_workers(options.workers, session)
         else:
             session.work(options.processes_per_trial, say=_say)
         print(session.answer(make_answer, register=options.register))
@@ -86,7 +84,3 @@ def dry_run(plan: Plan, name: str) -> str:
 
 def _say(line: str) -> None:
     print(line, file=sys.stderr, flush=True)
-
-
-def _interrupt(*_: object) -> None:
-    raise KeyboardInterrupt

@@ -7,9 +7,9 @@ from isic_smp.comparison.effects import Comparison
 from isic_smp.comparison.groups import Group
 from isic_smp.comparison.runs import Split
 from isic_smp.stats import RESAMPLES
+from isic_smp.store import one_line, prepare_store
 from isic_smp.tracking.environment import run_tags
 from isic_smp.tracking.run_log import RunLog
-from isic_smp.tracking.store import one_line, prepare_store
 
 EXPERIMENT = "comparisons"
 FIGURES = ("difference", "ci_low", "ci_high", "p_value", "better", "worse", "mean_a", "mean_b")

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from isic_smp.errors import UserError
 from isic_smp.inference.load import MODEL_FOLDER
+from isic_smp.store import one_line, prepare_store, without_password
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -37,8 +38,6 @@ def fetch_model(spec: str, into: Path, *, tracking_uri: str | None = None) -> Pa
     Raises:
         UserError: the store cannot be reached, or holds no such run or model.
     """
-    from isic_smp.tracking.store import one_line, prepare_store, without_password
-
     os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
     uri = prepare_store(tracking_uri)
     from mlflow import MlflowClient

@@ -8,6 +8,8 @@ import cv2
 import numpy as np
 from PIL import Image
 
+from isic_smp.inference.confidence import confidence
+
 OVERLAY_SIDE = 1024
 """Longest side of an overlay, in pixels: a look needs no more, and a thousand of them stay small."""
 _LINE, _RIM = (255, 225, 0), (24, 24, 24)
@@ -24,14 +26,14 @@ class Figures(NamedTuple):
     box_width: int | None
     box_height: int | None
     confidence: float
-    """Mean probability of the mask's pixels; where the mask is empty, mean of 1 - probability."""
+    """As `confidence.confidence` has it."""
 
 
 def measure(mask: np.ndarray, probability: np.ndarray) -> Figures:
     """The figures of a mask, bool (H, W), and the probabilities it comes from, float32 (H, W)."""
     pixels = int(np.count_nonzero(mask))
     if not pixels:
-        return Figures(0, 0.0, None, None, None, None, 1 - float(probability.mean(dtype=np.float64)))
+        return Figures(0, 0.0, None, None, None, None, confidence(mask, probability))
     rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
     top, left = int(rows[0]), int(columns[0])
     return Figures(
@@ -41,7 +43,7 @@ def measure(mask: np.ndarray, probability: np.ndarray) -> Figures:
         top,
         int(columns[-1]) - left + 1,
         int(rows[-1]) - top + 1,
-        float(probability[mask].mean(dtype=np.float64)),
+        confidence(mask, probability),
     )
 
 

@@ -22,6 +22,7 @@ from mlflow.pyfunc import PythonModel
 
 from isic_smp.data.resize import resize_image, upsample_probabilities
 from isic_smp.errors import UserError
+from isic_smp.inference.confidence import confidence
 from isic_smp.inference.preprocessing import Preprocessing
 from isic_smp.inference.received import is_served, list_images, read_pixels
 from isic_smp.inference.symmetries import mean_over_symmetries
@@ -125,13 +126,12 @@ class LesionModel(PythonModel):
         probability = upsample_probabilities(self._probabilities(small)[0], (height, width))
         mask = probability > threshold
         lesion_pixels = int(np.count_nonzero(mask))
-        sure = probability[mask] if lesion_pixels else 1 - probability
         return {
             "height": height,
             "width": width,
             "lesion_pixels": lesion_pixels,
             "lesion_share": lesion_pixels / mask.size,
-            "confidence": float(sure.mean(dtype=np.float64)),
+            "confidence": confidence(mask, probability),
             "mask": mask.astype(np.uint8),
             "probability": probability,
         }

@@ -1,6 +1,6 @@
 """A trial trained by several processes: a torchrun group that the worker starts, follows and may stop.
 
-    python -m torch.distributed.run --standalone --nproc-per-node 2 -m isic_smp.sweeping.group TRIAL.json
+    python -m torch.distributed.run --standalone --nproc-per-node 2 -m isic_smp.sweeping.group FOLDER
 
 The worker alone speaks to the study: parameters are asked once. The group writes an epoch a line, looks
 for a request to stop after each, and leaves what it found in a file.
@@ -14,8 +14,8 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from typing import Any
 
+from isic_smp import cli
 from isic_smp.errors import Stopped
 from isic_smp.experiment import AfterEpoch, Setup, run_experiment
 from isic_smp.sweeping.trial import Outcome, outcome_of
@@ -58,8 +58,10 @@ class GroupTrainer:
         stopped: Stopped | None = None
         seen = 0
         try:
-            while process.poll() is None:
+            running = True
+            while running:
                 time.sleep(POLL_SECONDS)
+                running = process.poll() is None  # before the epochs are read, so that the last one is
                 for record in _epochs(folder)[seen:]:
                     seen += 1
                     if stopped is None:
@@ -67,9 +69,8 @@ class GroupTrainer:
                 if stopped is not None and not (folder / STOP).exists():
                     (folder / STOP).write_text(str(stopped))
         finally:
-            if (
-                process.poll() is None
-            ):  # interrupted: torchrun hands the signal on, the run keeps its checkpoint
+            if process.poll() is None:
+                # Interrupted: torchrun hands the signal on, and the run keeps its checkpoint.
                 process.terminate()
                 process.wait()
         if (folder / OUTCOME).exists():
@@ -110,10 +111,6 @@ def _die_with_parent() -> None:
     ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
 
 
-def _interrupt(*_: Any) -> None:
-    raise KeyboardInterrupt
-
-
 def _read_order(folder: Path) -> tuple[Recipe, Setup]:
     order = json.loads((folder / ORDER).read_text())
     setup = order["setup"]
@@ -124,7 +121,7 @@ def _read_order(folder: Path) -> tuple[Recipe, Setup]:
 
 def main() -> None:
     """One process of the group."""
-    signal.signal(signal.SIGTERM, _interrupt)
+    cli.end_on_sigterm()
     folder = Path(sys.argv[1])
     recipe, setup = _read_order(folder)
 

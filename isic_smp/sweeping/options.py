@@ -2,7 +2,6 @@
 
 import argparse
 import os
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Literal, TypeVar
@@ -63,7 +62,7 @@ class Options:
 T = TypeVar("T", bound=Options)
 
 
-def parse(kind: type[T], *, prog: str, description: str, argv: Sequence[str] | None = None) -> T:
+def parse(kind: type[T], *, prog: str, description: str) -> T:
     """Options from the command line, over the preset or file that `--recipe` names.
 
     Raises:
@@ -71,9 +70,9 @@ def parse(kind: type[T], *, prog: str, description: str, argv: Sequence[str] | N
     """
     first = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     first.add_argument("--recipe", default="default")
-    named, _ = first.parse_known_args(argv)
+    named, _ = first.parse_known_args()
     default = kind(recipe=named.recipe, settings=load_recipe(named.recipe))
-    options = cli.parse(kind, prog=prog, description=description, argv=argv, default=default)
+    options = cli.parse(kind, prog=prog, description=description, default=default)
     for name in ("workers", "processes_per_trial", "seeds", "heartbeat"):
         if getattr(options, name) < 1:
             raise UserError(f"--{name.replace('_', '-')} must be at least 1, got {getattr(options, name)}")

@@ -60,7 +60,5 @@ def paired_answer(findings: Findings, *, across: str, within: Sequence[str]) -> 
 
 def _group(cell: Cell, label: str, tracking_uri: str) -> Group:
     """The trials of a cell, one a seed, as runs to compare."""
-    specs = [
-        str(trial.folder) if (trial.folder / "model").is_dir() else trial.run_id for trial in cell.trials
-    ]
+    specs = [trial.model for trial in cell.trials]
     return Group(label, tuple(find_runs(specs, metric=METRIC, split="test", tracking_uri=tracking_uri)))

@@ -74,13 +74,7 @@ def grid(**choices: Sequence[Any]) -> tuple[dict[str, CategoricalDistribution], 
 
 
 def seeds(count: int, recipe: Recipe) -> tuple[int, ...]:
-    """`count` seeds from the recipe's own on.
-
-    Raises:
-        UserError: none.
-    """
-    if count < 1:
-        raise UserError(f"--seeds must be at least 1, got {count}")
+    """`count` seeds from the recipe's own on."""
     return tuple(range(recipe.seed, recipe.seed + count))
 
 

@@ -43,9 +43,7 @@ def requeue_lost(study: optuna.Study) -> int:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
         optuna.storages.fail_stale_trials(study)
-    trials = study.get_trials(deepcopy=False)
-    followed = {trial.user_attrs[BEFORE] for trial in trials if BEFORE in trial.user_attrs}
-    lost = [trial for trial in trials if _was_lost(trial) and trial.number not in followed]
+    lost = _without_successor(study.get_trials(deepcopy=False))
     for trial in lost:
         tries = trial.user_attrs.get(TRIES, 0) + (0 if trial.user_attrs.get(INTERRUPTED) else 1)
         kept = {k: v for k, v in trial.user_attrs.items() if k != INTERRUPTED}
@@ -68,11 +66,7 @@ def requeue_lost(study: optuna.Study) -> int:
 def is_over(study: optuna.Study) -> bool:
     """Whether nothing waits, runs, or was lost."""
     trials = study.get_trials(deepcopy=False)
-    followed = {trial.user_attrs.get(BEFORE) for trial in trials}
-    return not any(
-        not trial.state.is_finished() or (_was_lost(trial) and trial.number not in followed)
-        for trial in trials
-    )
+    return all(trial.state.is_finished() for trial in trials) and not _without_successor(trials)
 
 
 def ended(study: optuna.Study) -> list[FrozenTrial]:
@@ -101,6 +95,12 @@ def first_number(trial: FrozenTrial | optuna.Trial) -> int:
 def complete(trials: Sequence[FrozenTrial]) -> list[FrozenTrial]:
     """Those with a value."""
     return [trial for trial in trials if trial.state == TrialState.COMPLETE]
+
+
+def _without_successor(trials: Sequence[FrozenTrial]) -> list[FrozenTrial]:
+    """Those that were lost and have not been queued again."""
+    followed = {trial.user_attrs.get(BEFORE) for trial in trials}
+    return [trial for trial in trials if _was_lost(trial) and trial.number not in followed]
 
 
 def _was_lost(trial: FrozenTrial) -> bool:

@@ -13,7 +13,7 @@ from optuna.trial import FrozenTrial
 from isic_smp.sweeping.plan import Plan
 from isic_smp.sweeping.queue import complete, ended, first_number
 from isic_smp.sweeping.study_run import winner
-from isic_smp.sweeping.trial import SEED, trial_folder
+from isic_smp.sweeping.trial import SEED, say, trial_folder
 
 TEST = "test."
 """User attributes of the study: a trial's test scores, by the trial's number."""
@@ -133,7 +133,7 @@ def table(found: Sequence[Cell], more: Mapping[str, Sequence[str]] | None = None
     head += ["s a trial", *(more or {})]
     rows = []
     for i, cell in enumerate(found):
-        row = [_short(cell.params.get(name)) for name in names] + [str(len(cell.trials))]
+        row = [say(cell.params.get(name)) for name in names] + [str(len(cell.trials))]
         row += [_score(cell, name) for name in ("val_iou", "val_dice", "test_iou", "test_dice")]
         row += [f"{cell.trials[0].parameters / 1e6:.3f}", f"{cell.trials[0].gmacs:.3f}"]
         row += [f"{cell.mean('seconds'):.0f}", *(column[i] for column in (more or {}).values())]
@@ -147,7 +147,3 @@ def _score(cell: Cell, name: str) -> str:
     if mean is None:
         return ""
     return f"{mean:.4f}" + ("" if spread is None else f" ± {spread:.4f}")
-
-
-def _short(value: Any) -> str:
-    return f"{value:.3g}" if isinstance(value, float) else str(value)

@@ -11,16 +11,17 @@ from optuna.trial import FrozenTrial
 from isic_smp.data.isic2016 import LesionData
 from isic_smp.data.source import default_cache_dir, resolve_data
 from isic_smp.experiment import DEMO_EXPERIMENT, Setup
+from isic_smp.store import without_password
 from isic_smp.sweeping.answer import Answer, Findings, write_answer
+from isic_smp.sweeping.final_scores import score_tests
 from isic_smp.sweeping.group import GroupTrainer
 from isic_smp.sweeping.options import Options
 from isic_smp.sweeping.plan import Plan
 from isic_smp.sweeping.queue import CONFIRMED, ended, enqueue, first_number, is_over
 from isic_smp.sweeping.results import cells, chosen, collect
-from isic_smp.sweeping.storage import lock, without_password
+from isic_smp.sweeping.storage import lock
 from isic_smp.sweeping.study import open_study
 from isic_smp.sweeping.study_run import StudyRun, winner
-from isic_smp.sweeping.test_scores import score_tests
 from isic_smp.sweeping.trial import SEED, TrialRunner, train_here
 from isic_smp.sweeping.worker import line, work
 from isic_smp.sweeping.workers import worker_number
@@ -120,7 +121,7 @@ class Session:
     def answer(self, make: Callable[[Findings], Answer], *, register: str | None) -> str:
         """Score the chosen trials on the test images, write and log the answer, and give back its text.
 
-        Of several processes that come here one does the work and the others find it done.
+        Of several processes that come here the first scores the test images, one at a time writes the answer.
         """
         with lock(self.url, f"{self.study.study_name} answer"):
             picked = chosen(self.study, self.plan)

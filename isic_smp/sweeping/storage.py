@@ -17,10 +17,11 @@ import optuna
 from optuna.exceptions import StorageInternalError
 from optuna.storages import RDBStorage
 from sqlalchemy import create_engine, text
-from sqlalchemy.engine import make_url
+from sqlalchemy.engine import Connection, Engine, make_url
 from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError
 
 from isic_smp.errors import UserError
+from isic_smp.store import one_line, without_password
 
 T = TypeVar("T")
 logger = logging.getLogger(__name__)
@@ -141,7 +142,9 @@ def open_storage(url: str, *, heartbeat: int) -> optuna.storages.BaseStorage:
         try:
             Path(str(parts.database)).absolute().parent.mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            raise UserError(f"cannot make the folder of {url}: {error.strerror}") from None
+            raise UserError(
+                f"cannot make the folder of {url}: {error.strerror}; choose another --storage"
+            ) from None
     try:
         with lock(url, "tables"), warnings.catch_warnings():
             warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
@@ -174,8 +177,7 @@ def lock(url: str, name: str) -> Iterator[None]:
     key = int.from_bytes(hashlib.sha256(f"isic_smp {name}".encode()).digest()[:8], signed=True)
     engine = create_engine(url, pool_pre_ping=True, isolation_level="AUTOCOMMIT")
     try:
-        with patiently(engine.connect) as connection:
-            connection.execute(text("SELECT pg_advisory_lock(:key)"), {"key": key})
+        with patiently(lambda: _take(engine, key)) as connection:
             try:
                 yield
             finally:
@@ -185,9 +187,15 @@ def lock(url: str, name: str) -> Iterator[None]:
         engine.dispose()
 
 
-def without_password(url: str) -> str:
-    """The URL as it may be shown."""
-    return make_url(url).render_as_string(hide_password=True)
+def _take(engine: Engine, key: int) -> Connection:
+    """A connection that holds the advisory lock; the lock is the server's, so a restart releases it."""
+    connection = engine.connect()
+    try:
+        connection.execute(text("SELECT pg_advisory_lock(:key)"), {"key": key})
+    except BaseException:
+        connection.close()
+        raise
+    return connection
 
 
 def _check(url: str) -> Any:
@@ -207,6 +215,4 @@ def _brief(error: BaseException) -> str:
     inner: BaseException = error
     while inner.__cause__ is not None:
         inner = inner.__cause__
-    reason = getattr(inner, "orig", None) or inner
-    words = " ".join(str(reason).split()) or type(reason).__name__
-    return words[:300]
+    return one_line(getattr(inner, "orig", None) or inner)

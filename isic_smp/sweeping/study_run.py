@@ -14,11 +14,11 @@ import optuna
 from optuna.trial import FrozenTrial
 
 from isic_smp.errors import UserError
+from isic_smp.store import experiment_id, one_line, prepare_store, without_password
 from isic_smp.sweeping.plan import Plan
 from isic_smp.sweeping.queue import REASON, complete, ended, queued
 from isic_smp.tracking.environment import run_tags
 from isic_smp.tracking.experiment_log import ONCE, by_section
-from isic_smp.tracking.store import experiment_id, one_line, prepare_store, without_password
 from isic_smp.tracking.ui import ui_hint
 
 logger = logging.getLogger(__name__)

@@ -24,7 +24,7 @@ def worker_number() -> int | None:
     return int(value) if value else None
 
 
-def start_workers(count: int, session: "Session", *, variable: str = WORKER_VARIABLE) -> None:
+def start_workers(count: int, session: "Session") -> None:
     """Run `count` workers until the study is over, showing each trial that ends.
 
     A worker that dies is not replaced: the others take its trial over, and others may join.
@@ -36,7 +36,7 @@ def start_workers(count: int, session: "Session", *, variable: str = WORKER_VARI
     threads = max(1, len(os.sched_getaffinity(0)) // count)
     processes = []
     for number in range(count):
-        environment = os.environ | {variable: str(number)}
+        environment = os.environ | {WORKER_VARIABLE: str(number)}
         environment.setdefault("OMP_NUM_THREADS", str(threads))
         processes.append(subprocess.Popen([sys.executable, *sys.argv], env=environment))
     shown: set[int] = set()

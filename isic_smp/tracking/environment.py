@@ -12,7 +12,7 @@ import psutil
 import torch
 
 import isic_smp
-from isic_smp.tracking.store import without_password
+from isic_smp.store import without_password
 
 PACKAGES = (
     "torch",

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from isic_smp.stats import PairedComparison, compare_paired
-from isic_smp.tracking.store import one_line
+from isic_smp.store import one_line
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient

@@ -15,12 +15,12 @@ from isic_smp.errors import Stopped
 from isic_smp.inference.predictor import Predictor
 from isic_smp.inference.preprocessing import Preprocessing
 from isic_smp.inference.scores import Kind, Scores
+from isic_smp.store import prepare_store
 from isic_smp.tracking.environment import run_tags
 from isic_smp.tracking.figures import case_grid, overlay, panel
 from isic_smp.tracking.models import log_segmentation_model
 from isic_smp.tracking.plots import curves, dice_histogram
 from isic_smp.tracking.run_log import RunLog
-from isic_smp.tracking.store import prepare_store
 from isic_smp.tracking.views import View
 from isic_smp.training.history import Epoch, Fit
 from isic_smp.training.recipe import Recipe

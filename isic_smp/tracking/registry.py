@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from isic_smp.errors import UserError
+from isic_smp.store import one_line, prepare_store, without_password
 from isic_smp.tracking.evidence import MissingEvidence, compare_evidence, in_words, read_evidence
 from isic_smp.tracking.registry_card import describe, version_tags
-from isic_smp.tracking.store import one_line, prepare_store, without_password
 
 if TYPE_CHECKING:
     from mlflow.entities.model_registry import ModelVersion

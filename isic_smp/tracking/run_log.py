@@ -22,10 +22,10 @@ from typing import Any, Literal
 import numpy as np
 
 from isic_smp.errors import UserError
+from isic_smp.store import experiment_id, one_line, without_password
 from isic_smp.tracking import media
 from isic_smp.tracking.journal import Journal
 from isic_smp.tracking.sending import Sender
-from isic_smp.tracking.store import experiment_id, one_line, without_password
 from isic_smp.tracking.ui import ui_hint
 from isic_smp.tracking.views import VIEW_TAG, View
 

@@ -11,8 +11,8 @@ from collections.abc import Callable, Iterator
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
+from isic_smp.store import one_line
 from isic_smp.tracking.journal import Entry, Journal
-from isic_smp.tracking.store import one_line
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient

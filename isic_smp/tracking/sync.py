@@ -4,9 +4,9 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from isic_smp.errors import UserError
+from isic_smp.store import one_line, prepare_store, without_password
 from isic_smp.tracking.journal import Journal
 from isic_smp.tracking.sending import send_pending
-from isic_smp.tracking.store import one_line, prepare_store, without_password
 
 
 def find_journals(folders: Iterable[Path]) -> list[Path]:

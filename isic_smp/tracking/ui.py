@@ -6,7 +6,7 @@ import shutil
 import sys
 from pathlib import Path
 
-from isic_smp.tracking.store import SQLITE, sqlite_file, without_password
+from isic_smp.store import SQLITE, sqlite_file, without_password
 from isic_smp.tracking.views import VIEW_KEY
 
 LOCAL_UI = "http://127.0.0.1:5000"

@@ -128,7 +128,7 @@ def test_a_folder_needs_no_mlflow(saved):
 def store(tmp_path_factory, preprocessing) -> dict[str, str]:
     """An MLflow store with a run whose model is registered, and a run that has none."""
     mlflow = pytest.importorskip("mlflow")
-    from isic_smp.tracking.store import prepare_store
+    from isic_smp.store import prepare_store
 
     root = tmp_path_factory.mktemp("store")
     uri = prepare_store(f"sqlite:///{root}/mlflow.db")

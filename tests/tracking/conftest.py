@@ -16,7 +16,7 @@ import os, sys
 from pathlib import Path
 import mlflow.db, mlflow.store.tracking.sqlalchemy_store
 from isic_smp.tracking.run_log import RunLog
-from isic_smp.tracking.store import prepare_store
+from isic_smp.store import prepare_store
 
 os.chdir(sys.argv[1])
 gate_read, gate_write = os.pipe()
@@ -68,7 +68,7 @@ def started_together(tmp_path_factory) -> tuple[Path, int, str]:
 
 def new_store(started_together, folder: Path) -> str:
     """The URI of a SQLite store in `folder`; a copy, since making one takes seconds."""
-    from isic_smp.tracking.store import prepare_store
+    from isic_smp.store import prepare_store
 
     database = folder / "mlruns" / "mlflow.db"
     database.parent.mkdir()

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 import requests
 
+from isic_smp.store import prepare_store
 from isic_smp.tracking.run_log import RunLog
-from isic_smp.tracking.store import prepare_store
 
 from .test_store import free_port
 

@@ -5,9 +5,9 @@ import time
 
 import pytest
 
+from isic_smp import store as store_module
 from isic_smp.errors import UserError
-from isic_smp.tracking import store as store_module
-from isic_smp.tracking.store import experiment_id, prepare_store, without_password
+from isic_smp.store import experiment_id, prepare_store, without_password
 
 from .conftest import STARTS
 

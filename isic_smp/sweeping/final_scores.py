@@ -25,8 +25,8 @@ def score_tests(
     run: StudyRun,
     binarize_masks: bool,
     device: str,
-) -> int:
-    """Score the test images with each trial's model that has not been scored yet; how many were.
+) -> None:
+    """Score the test images with each trial's model that has not been scored yet.
 
     The scores go to the study, to `test_scores.csv` in the trial's folder (where `compare` finds them)
     and to the trial's run in MLflow.
@@ -34,7 +34,6 @@ def score_tests(
     Raises:
         UserError: a trial's model is neither in its folder nor in MLflow.
     """
-    count = 0
     for result in results:
         table = result.folder / FILE
         if f"{TEST}{result.number}" in study.user_attrs and table.exists():
@@ -51,5 +50,3 @@ def score_tests(
         scores.to_csv(table)
         run.add_scores(result.run_id, "test", scores.summary(), table)
         study.set_user_attr(f"{TEST}{result.number}", json.dumps(scores.summary()))
-        count += 1
-    return count
