@@ -15,7 +15,7 @@ import sys
 import time
 from pathlib import Path
 
-from common import NoProgress, report, silent  # noqa: F401 - sets the environment before heavy imports
+from common import report, silent
 
 TRIALS = 12
 

@@ -17,7 +17,6 @@ import csv
 import json
 import tempfile
 import time
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -402,10 +401,9 @@ class Pictures:
 
 
 def _found(clock: Clock, prepare_seconds: float, seconds: list[float], images: int) -> dict:
-    ordered: Callable[[list[float]], float] = lambda s: sorted(s)[len(s) // 2]  # noqa: E731
     return {
         "prepare_seconds": prepare_seconds,
-        "epoch_seconds": ordered(seconds),
+        "epoch_seconds": sorted(seconds)[len(seconds) // 2],
         "epochs_run": len(seconds),
         # With validation. On a machine that others use too, these compare better than the clock does.
         "prepare_cpu_seconds": clock.cpu[-1 - len(clock.ious)] - clock.cpu[0],

@@ -20,6 +20,8 @@ batch_size: 8
 epochs: 2
 """
 
+GIVEN = ["--data", "synthetic", "--data-dir", "pictures", "--recipe", "small.yaml", "--cache-dir", "cache"]
+
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory):
@@ -37,18 +39,8 @@ def place(tmp_path_factory):
 
 
 def command(place, *words, env=None, launcher=("-m",)):
-    given = [
-        "--data",
-        "synthetic",
-        "--data-dir",
-        "pictures",
-        "--recipe",
-        "small.yaml",
-        "--cache-dir",
-        "cache",
-    ]
     return subprocess.run(
-        [sys.executable, *launcher, "isic_smp.run", *given, *words],
+        [sys.executable, *launcher, "isic_smp.run", *GIVEN, *words],
         cwd=place,
         env={**os.environ, **(env or {})},
         capture_output=True,
@@ -248,18 +240,8 @@ def test_bad_input_is_one_line_and_exit_code_2(place, words, said, monkeypatch, 
     # In this process: starting one costs seconds, and only the last lines of a command are looked at.
     from isic_smp import cli, run
 
-    given = [
-        "--data",
-        "synthetic",
-        "--data-dir",
-        "pictures",
-        "--recipe",
-        "small.yaml",
-        "--cache-dir",
-        "cache",
-    ]
     monkeypatch.chdir(place)
-    monkeypatch.setattr(sys, "argv", ["run", *given, *words])
+    monkeypatch.setattr(sys, "argv", ["run", *GIVEN, *words])
     with pytest.raises(SystemExit) as stop:
         cli.command(run.main, prog=run.PROG)
     assert stop.value.code == 2

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 from mlflow import MlflowClient
+from mlflow.entities import Run
 
 from isic_smp.data.synthetic import make_synthetic
 
@@ -56,19 +57,23 @@ def test_impossible_options_are_one_line(tmp_path, name, words, said):
     assert said in done.stderr and len(done.stderr.strip().splitlines()) == 1
 
 
-@pytest.mark.slow
-def test_a_grid_by_two_workers_ends_in_an_answer_and_does_nothing_twice(tmp_path):
-    make_synthetic(tmp_path / "drawn", train=16, val=8, test=8, size=64)
-    words = [*TINY]
-    words += ["--seeds", "2", "--workers", "2", "--heartbeat", "2"]
-    first = sweep("freeze_vs_finetune", *words, cwd=tmp_path)
-    assert first.returncode == 0, first.stderr
-    assert "6 trials: 6 complete, 0 pruned, 0 failed" in first.stdout
-    client = MlflowClient(f"sqlite:///{tmp_path / 'mlruns' / 'mlflow.db'}")
+def study_in_mlflow(folder: Path) -> tuple[MlflowClient, Run, list[Run]]:
+    """The only study's parent run, and the runs of its trials."""
+    client = MlflowClient(f"sqlite:///{folder / 'mlruns' / 'mlflow.db'}")
     [experiment] = [e for e in client.search_experiments() if e.name.endswith("-sweeps")]
     runs = client.search_runs([experiment.experiment_id])
     [parent] = [run for run in runs if "mlflow.parentRunId" not in run.data.tags]
-    children = [run for run in runs if run.data.tags.get("mlflow.parentRunId") == parent.info.run_id]
+    return client, parent, [r for r in runs if r.data.tags.get("mlflow.parentRunId") == parent.info.run_id]
+
+
+@pytest.mark.slow
+def test_a_grid_by_two_workers_ends_in_an_answer_and_does_nothing_twice(tmp_path):
+    make_synthetic(tmp_path / "drawn", train=16, val=8, test=8, size=64)
+    words = [*TINY, "--seeds", "2", "--workers", "2", "--heartbeat", "2"]
+    first = sweep("freeze_vs_finetune", *words, cwd=tmp_path)
+    assert first.returncode == 0, first.stderr
+    assert "6 trials: 6 complete, 0 pruned, 0 failed" in first.stdout
+    client, parent, children = study_in_mlflow(tmp_path)
     assert len(children) == 6
     assert all(child.info.status == "FINISHED" for child in [*children, parent])
     assert all("test/iou_per_image_own" in child.data.metrics for child in children)
@@ -87,8 +92,7 @@ def test_a_grid_by_two_workers_ends_in_an_answer_and_does_nothing_twice(tmp_path
 @pytest.mark.slow
 def test_a_trial_may_be_a_group_of_processes(tmp_path):
     make_synthetic(tmp_path / "drawn", train=16, val=8, test=8, size=64)
-    words = [*TINY]
-    words += ["--trials", "1", "--seeds", "1", "--processes-per-trial", "2"]
+    words = [*TINY, "--trials", "1", "--seeds", "1", "--processes-per-trial", "2"]
     done = sweep("search", *words, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert "1 trials: 1 complete" in done.stdout
@@ -103,9 +107,7 @@ def test_pruned_trials_are_marked_and_the_winner_is_confirmed_under_another_seed
     done = sweep("search", *words, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert "test IoU" in done.stdout and "python -m isic_smp.run" in done.stdout
-    client = MlflowClient(f"sqlite:///{tmp_path / 'mlruns' / 'mlflow.db'}")
-    [experiment] = [e for e in client.search_experiments() if e.name.endswith("-sweeps")]
-    children = [r for r in client.search_runs([experiment.experiment_id]) if "optuna.trial" in r.data.tags]
+    _, _, children = study_in_mlflow(tmp_path)
     states = [child.data.tags["optuna.state"] for child in children]
     assert len(children) == 10  # nine and the confirmation
     assert states.count("PRUNED") >= 1
