@@ -49,7 +49,8 @@ def plan(options: SearchOptions) -> Plan:
     check_not_varied(
         recipe,
         preset(options),
-        ("lr", "loss", "weight_decay", "affine", "colour", "ema", "skip_connections", "decoder_channels"),
+        ("lr", "encoder_lr", "loss", "weight_decay", "affine", "colour", "ema", "skip_connections")
+        + ("encoder_depth", "decoder_depth", "decoder_channels"),
     )
     if options.objectives[:1] != ("val_iou",) or len(set(options.objectives)) < len(options.objectives):
         raise UserError(f"--objectives must be val_iou or val_iou gmacs, got {' '.join(options.objectives)}")
@@ -81,7 +82,6 @@ def space(recipe: Recipe) -> dict[str, BaseDistribution]:
     }
     if not recipe.freeze:
         found["encoder_lr_share"] = FloatDistribution(0.05, 1.0, log=True)
-    if recipe.feature_bank != "on" and not recipe.freeze:
         found["affine"] = FloatDistribution(0.0, 1.0)
         found["colour"] = FloatDistribution(0.0, 1.0)
     return found

@@ -44,7 +44,7 @@ def test_a_dry_run_lists_the_grid_and_makes_nothing(tmp_path):
 @pytest.mark.parametrize(
     ("name", "words", "said"),
     [
-        ("freeze_vs_finetune", ["--freeze"], "this sweep varies freeze"),
+        ("freeze_vs_finetune", ["--freeze"], "this sweep sets freeze"),
         ("freeze_vs_finetune", ["--epochs", "1"], "freeze_epochs (1) must be below epochs (1)"),
         ("search", ["--trials", "0"], "--trials must be at least 1"),
         ("search", ["--objectives", "gmacs"], "--objectives must be"),

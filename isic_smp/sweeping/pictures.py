@@ -97,10 +97,8 @@ def draw_trade(
     cost_name: str,
     label: Callable[[Cell], str],
     group: Callable[[Cell], str],
-    score: str = "val_iou",
-    score_name: str = "validation IoU",
 ) -> None:
-    """Score over cost, a point a cell with its standard deviation over seeds; the front is joined by a line.
+    """Validation IoU over cost, a point a cell with its deviation over seeds; the front is joined by a line.
 
     Args:
         cells: the points.
@@ -109,11 +107,10 @@ def draw_trade(
         cost_name: with its unit.
         label: written beside a cell.
         group: cells of one group share colour and mark.
-        score: the field of `TrialResult` that is y, more is better.
-        score_name: what it is called.
     """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
+    from matplotlib.ticker import FuncFormatter
 
     figure = Figure(figsize=(9, 6.2), dpi=DOTS_PER_INCH, layout="constrained")
     axes = figure.subplots()
@@ -122,8 +119,8 @@ def draw_trade(
         members = [cell for cell in cells if group(cell) == name]
         axes.errorbar(
             [cost(cell) for cell in members],
-            [cell.mean(score) or 0.0 for cell in members],
-            yerr=[cell.spread(score) or 0.0 for cell in members],
+            [_iou(cell) for cell in members],
+            yerr=[cell.spread("val_iou") or 0.0 for cell in members],
             fmt=MARKS[n % len(MARKS)],
             color=COLOURS[n % len(COLOURS)],
             label=name,
@@ -133,15 +130,15 @@ def draw_trade(
     for cell in cells:
         axes.annotate(
             label(cell),
-            (cost(cell), cell.mean(score) or 0.0),
+            (cost(cell), _iou(cell)),
             xytext=(6, 4),
             textcoords="offset points",
             fontsize=9,
         )
-    front = pareto(cells, cost=cost, score=score)
+    front = pareto(cells, cost=cost)
     axes.plot(
         [cost(cell) for cell in front],
-        [cell.mean(score) or 0.0 for cell in front],
+        [_iou(cell) for cell in front],
         color="black",
         linewidth=1,
         linestyle="--",
@@ -149,18 +146,24 @@ def draw_trade(
         label="none is better and cheaper",
     )
     axes.set_xscale("log")
+    for set_formatter in (axes.xaxis.set_major_formatter, axes.xaxis.set_minor_formatter):
+        set_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     axes.set_xlabel(cost_name)
-    axes.set_ylabel(f"{score_name}, mean over seeds ± standard deviation")
+    axes.set_ylabel("validation IoU, mean over seeds ± standard deviation")
     axes.grid(alpha=0.25, which="both")
     axes.spines[["top", "right"]].set_visible(False)
     axes.legend(frameon=False, loc="best")
     FigureCanvasAgg(figure).print_png(path)
 
 
-def pareto(cells: Sequence[Cell], *, cost: Callable[[Cell], float], score: str = "val_iou") -> list[Cell]:
-    """The cells that no other beats in both score and cost, from the cheapest on."""
+def pareto(cells: Sequence[Cell], *, cost: Callable[[Cell], float]) -> list[Cell]:
+    """The cells that no other beats in both validation IoU and cost, from the cheapest on."""
     front: list[Cell] = []
-    for cell in sorted(cells, key=lambda cell: (cost(cell), -(cell.mean(score) or 0.0))):
-        if not front or (cell.mean(score) or 0.0) > (front[-1].mean(score) or 0.0):
+    for cell in sorted(cells, key=lambda cell: (cost(cell), -_iou(cell))):
+        if not front or _iou(cell) > _iou(front[-1]):
             front.append(cell)
     return front
+
+
+def _iou(cell: Cell) -> float:
+    return cell.mean("val_iou") or 0.0

@@ -87,5 +87,5 @@ def check_not_varied(recipe: Recipe, default: Recipe, varied: Sequence[str]) -> 
     both = [name for name in varied if getattr(recipe, name) != getattr(default, name)]
     if both:
         raise UserError(
-            f"cannot set {', '.join(both)}: this sweep varies {', '.join(varied)}; leave it out, or use isic_smp.run"
+            f"cannot set {', '.join(both)}: this sweep sets {', '.join(varied)}; leave it out, or use isic_smp.run"
         )
