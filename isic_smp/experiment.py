@@ -12,6 +12,7 @@ from pathlib import Path
 
 from torch import nn
 
+from isic_smp.data.groups import hold_out
 from isic_smp.data.isic2016 import LesionData
 from isic_smp.data.pairs import Pair
 from isic_smp.data.source import Data, default_cache_dir, resolve_data
@@ -46,6 +47,8 @@ class Setup:
     data: Data = "auto"
     data_dir: Path | None = None
     binarize_masks: bool = False
+    hold_out: str | None = None
+    """A group of pictures (`data.groups.GROUPS`) to leave out of training and to validate on; nothing is tested."""
     output_dir: Path | None = None
     cache_dir: Path | None = None
     experiment: str | None = None
@@ -103,6 +106,8 @@ def run_experiment(
         data, is_demo = main_first(
             ranks, lambda: resolve_data(setup.data, setup.data_dir, cache_dir=place.cache_dir)
         )
+        if setup.hold_out is not None:
+            data = main_first(ranks, lambda: _without(setup, data, place))
         place.say(f"data: {data.describe()}")
         make_deterministic(place.device, recipe.seed)
         prepared = prepare(
@@ -147,6 +152,13 @@ def run_experiment(
             raise
 
 
+def _without(setup: Setup, data: LesionData, place: Place) -> LesionData:
+    """`data` with the group held out that `setup` names; a held-out group is for choosing, so nothing is tested."""
+    assert setup.hold_out is not None
+    held = hold_out(data, setup.hold_out, cache_dir=place.cache_dir, binarize_masks=setup.binarize_masks)
+    return dataclasses.replace(held, test=(), official={**held.official, "test": 0})
+
+
 def _silent(*_: object) -> None:
     """What the other ranks say and log."""
 
@@ -179,6 +191,7 @@ def _start_log(
             "encoder_weights_used": prepared.weights_used,
             "device": str(place.device),
             "world_size": str(place.ranks.world),
+            **({"held_out": setup.hold_out} if setup.hold_out else {}),
             **setup.tags,
             **({"pipeline_sha256": prepared.pipeline_digest} if prepared.pipeline_digest else {}),
         },

@@ -218,6 +218,7 @@ def _batches(
         flips=recipe.flips,
         affine=recipe.affine,
         colour=recipe.colour,
+        artefacts=recipe.artefacts,
         pipeline=pipeline,
     )
     return (

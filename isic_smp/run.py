@@ -38,6 +38,9 @@ class Options:
     """Folder that holds the four ISIC 2016 part 1 folders. Else ISIC_SMP_DATA, else ./data/isic2016."""
     binarize_masks: bool = False
     """Take grey mask values above 128 as lesion, instead of refusing the mask."""
+    hold_out: Literal["faint", "small", "cut", "cool", "hard"] | None = None
+    """Train without this group of pictures and validate on it alone, to see how a recipe does on pictures unlike
+    those it has seen: faint, small, cut by the frame, in cool light, or any of these. No test scores."""
     output_dir: Path | None = None
     """Checkpoints, final weights and pictures of this run. Default: a new folder under ./runs."""
     resume: bool = False
@@ -84,6 +87,7 @@ def main() -> None:
             data=options.data,
             data_dir=options.data_dir,
             binarize_masks=options.binarize_masks,
+            hold_out=options.hold_out,
             output_dir=options.output_dir,
             cache_dir=options.cache_dir,
             experiment=options.experiment,
@@ -125,17 +129,14 @@ def register(result: "Result", name: str, *, tracking_uri: str | None) -> str:
 def table(result: "Result") -> str:
     """The report's table for one run, and where to look next."""
     kept = result.fit.history[result.fit.kept_epoch]
-    lines = ["", f"{'':24}{'train loss':>12}{'test loss':>12}{'Dice':>10}{'IoU':>10}"]
-    if result.test is not None:
-        for label, suffix in (("at the network's size", "net"), ("at each image's own size", "own")):
-            scores = result.test.summary()
-            losses = f"{kept.train_loss:>12.4f}{result.test.loss:>12.4f}" if suffix == "net" else f"{'':>24}"
-            lines.append(
-                f"{label:24}{losses}{scores[f'dice_per_image_{suffix}']:>10.4f}{scores[f'iou_per_image_{suffix}']:>10.4f}"
-            )
-        lines.append(
-            f"test, {len(result.test.ids)} images, per-image means; weights of epoch {kept.epoch + 1}"
-        )
+    scores, split = (result.validation, "validation") if result.test is None else (result.test, "test")
+    summary = scores.summary()
+    lines = ["", f"{'':24}{'train loss':>12}{f'{split[:10]} loss':>16}{'Dice':>10}{'IoU':>10}"]
+    for label, suffix in (("at the network's size", "net"), ("at each image's own size", "own")):
+        losses = f"{kept.train_loss:>12.4f}{scores.loss:>16.4f}" if suffix == "net" else f"{'':>28}"
+        dice, iou = (f"{summary[f'{name}_per_image_{suffix}']:>10.4f}" for name in ("dice", "iou"))
+        lines.append(f"{label:24}{losses}{dice}{iou}")
+    lines.append(f"{split}, {len(scores.ids)} images, per-image means; weights of epoch {kept.epoch + 1}")
     lines += ["", f"model and checkpoints: {result.output_dir}", result.ui_hint]
     return "\n".join(lines)
 

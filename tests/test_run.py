@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -73,6 +74,17 @@ def test_the_table_names_losses_and_scores_and_where_to_look(frozen):
     assert "test, 6 images" in frozen.stdout
     assert "mlflow ui --backend-store-uri sqlite:///mlruns/mlflow.db" in frozen.stdout
     assert "train 24 of 24, validation 6 of 6, test 6 of 6" in frozen.stderr
+
+
+def test_a_group_held_out_is_what_is_validated_on_and_nothing_is_tested(client, place, frozen):
+    done = command(place, "--hold-out", "hard", "--freeze", "--epochs", "1", "--output-dir", "out/held")
+    assert done.returncode == 0, done.stderr
+    counts = [int(n) for n in re.findall(r"train (\d+) of \d+, validation (\d+) of", done.stderr)[0]]
+    assert counts[0] < 24 and 6 < counts[1] <= 30
+    assert f"validation, {counts[1]} images" in done.stdout and "test" not in done.stdout.lower()
+    run = run_of(client, place, "held")
+    assert run.data.tags["held_out"] == "hard"
+    assert not [name for name in run.data.metrics if name.startswith("test")]
 
 
 def test_a_run_shows_every_setting_and_where_it_came_from(client, place, frozen):

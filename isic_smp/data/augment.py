@@ -10,10 +10,11 @@ changes here are affine maps of RGB, so any chain of them is a single 3 × 3 mat
 import cv2
 import numpy as np
 
+from isic_smp.data.artefacts import add_artefacts
 from isic_smp.data.draws import uniforms
 from isic_smp.data.pipeline import SavedPipeline
 
-_DIHEDRAL, _AFFINE, _COLOUR = 1, 2, 3  # purposes of draws
+_DIHEDRAL, _AFFINE, _COLOUR, _ARTEFACTS = 1, 2, 3, 4  # purposes of draws
 _TURNS = {1: cv2.ROTATE_90_COUNTERCLOCKWISE, 2: cv2.ROTATE_180, 3: cv2.ROTATE_90_CLOCKWISE}
 
 # Greatest change at strength 1; of factors the logarithm, so that halving is as likely as doubling.
@@ -67,16 +68,25 @@ class Augmenter:
         affine: strength of scale, aspect, shear, rotation and shift, 0 (off) to 1. What a warp brings in
             from outside the frame is the frame's mirror image, in image and mask alike.
         colour: strength of brightness, contrast, saturation, hue and colour cast, 0 (off) to 1.
+        artefacts: how often hairs, rulers, bubbles, stickers, uneven light, a dark rim, blur or noise are
+            laid over an image (`data/artefacts.py`), 0 (never) to 1.
         pipeline: a person's own transforms, applied last.
     """
 
     def __init__(
-        self, *, flips: bool, affine: float, colour: float, pipeline: SavedPipeline | None = None
+        self,
+        *,
+        flips: bool,
+        affine: float,
+        colour: float,
+        artefacts: float = 0.0,
+        pipeline: SavedPipeline | None = None,
     ) -> None:
-        for name, strength in (("affine", affine), ("colour", colour)):
+        for name, strength in (("affine", affine), ("colour", colour), ("artefacts", artefacts)):
             if not 0 <= strength <= 1:
                 raise ValueError(f"{name} must be from 0 to 1, got {strength}")
-        self.flips, self.affine, self.colour, self.pipeline = flips, affine, colour, pipeline
+        self.flips, self.affine, self.colour, self.artefacts = flips, affine, colour, artefacts
+        self.pipeline = pipeline
 
     def apply(
         self, images: np.ndarray, masks: np.ndarray, *, sample_ids: np.ndarray, seed: int, epoch: int
@@ -103,6 +113,17 @@ class Augmenter:
         if self.colour:
             draws = uniforms(sample_ids, 7, seed=seed, epoch=epoch, purpose=_COLOUR)
             images = _recolour(images, draws * 2 - 1, self.colour)
+        if self.artefacts:
+            some = [
+                add_artefacts(
+                    image,
+                    mask,
+                    np.random.default_rng([seed, _ARTEFACTS, epoch, int(sample)]),
+                    strength=self.artefacts,
+                )
+                for image, mask, sample in zip(images, masks, sample_ids, strict=True)
+            ]
+            images, masks = (np.stack(parts) for parts in zip(*some, strict=True))
         if self.pipeline is not None:
             images, masks = self.pipeline.apply(images, masks, sample_ids=sample_ids, seed=seed, epoch=epoch)
         return images, masks

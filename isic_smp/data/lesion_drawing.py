@@ -8,6 +8,9 @@ ruler marks, coloured patches, the dark rim of the instrument) is in the picture
 import cv2
 import numpy as np
 
+from isic_smp.data import artefacts
+from isic_smp.data.artefacts import smooth_step
+
 _SKIN = np.array(  # reflectance of red, green, blue
     [
         [0.93, 0.75, 0.68],
@@ -46,21 +49,20 @@ def draw_lesion(seed: int, index: int, size: int) -> tuple[np.ndarray, np.ndarra
         The picture, RGB uint8 (size, size, 3), and its mask, uint8 (size, size): 1 is lesion, 0 is not.
     """
     rng = np.random.default_rng([seed, index])
-    axis = ((np.arange(size) + 0.5) * (2 / size) - 1).astype(np.float32)
-    x, y = np.meshgrid(axis, axis)
+    x, y = artefacts.coordinates(size)
     field, mask = _outline(rng, x, y)
     picture = _skin(rng, size) * np.exp(-_absorbed(rng, field))
     if rng.random() < 0.12:
-        picture = _patch(rng, picture)
+        picture = artefacts.patch(rng, picture)
     if rng.random() < 0.25:
-        _bubbles(rng, picture)
+        artefacts.bubbles(rng, picture)
     if rng.random() < 0.45:
-        _hairs(rng, picture)
+        artefacts.hairs(rng, picture)
     if rng.random() < 0.2:
-        _ruler(rng, picture)
-    picture *= _light(rng, x, y)[..., None]
+        artefacts.ruler(rng, picture)
+    picture *= artefacts.light(rng, x, y)[..., None]
     if rng.random() < 0.25:
-        open_ = _rim(rng, x, y)
+        open_ = artefacts.rim(rng, x, y)
         picture *= open_[..., None]
         mask &= open_ > 0.5
     picture = cv2.GaussianBlur(picture, (0, 0), size / 256 * rng.uniform(0.3, 0.9))
@@ -81,12 +83,6 @@ def _noise(rng: np.random.Generator, size: int, cell: float) -> np.ndarray:
 def _rough(rng: np.random.Generator, size: int, cell: float, octaves: int = 3) -> np.ndarray:
     """Noise with detail down to cell / 2^(octaves - 1), each finer one weaker."""
     return np.sum([0.55**i * _noise(rng, size, cell / 2**i) for i in range(octaves)], axis=0) / 1.3
-
-
-def _step(values: np.ndarray) -> np.ndarray:
-    """0 below 0, 1 above 1, smooth between."""
-    t = np.clip(values, 0, 1)
-    return t * t * (3 - 2 * t)
 
 
 def _outline(rng: np.random.Generator, x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -122,7 +118,7 @@ def _skin(rng: np.random.Generator, size: int) -> np.ndarray:
     flush = _rough(rng, size, 0.4)[..., None] * np.array([0.0, 0.02, 0.016], np.float32)
     skin = tone * (1 + texture[..., None]) - flush * rng.uniform(0, 1.5)
     if rng.random() < 0.35:
-        spots = _step((_noise(rng, size, rng.uniform(0.03, 0.08)) - 2) * 1.5) * rng.uniform(0.1, 0.45)
+        spots = smooth_step((_noise(rng, size, rng.uniform(0.03, 0.08)) - 2) * 1.5) * rng.uniform(0.1, 0.45)
         skin *= np.exp(-spots[..., None] * _PIGMENT[0])
     return skin.astype(np.float32)
 
@@ -130,110 +126,21 @@ def _skin(rng: np.random.Generator, size: int) -> np.ndarray:
 def _absorbed(rng: np.random.Generator, field: np.ndarray) -> np.ndarray:
     """Optical density of the lesion, (S, S, 3): soft at the border, structured within."""
     size = len(field)
-    cover = _step(0.5 - field / rng.uniform(0.06, 0.5))
+    cover = smooth_step(0.5 - field / rng.uniform(0.06, 0.5))
     density = float(np.exp(rng.uniform(np.log(0.16), np.log(1.5)))) * (
         1 + rng.uniform(0.1, 0.45) * _rough(rng, size, rng.uniform(0.08, 0.3))
     )
-    density *= 1 + rng.uniform(0, 1.2) * _step(-field * rng.uniform(0.8, 2) - 0.3)  # a darker core
+    density *= 1 + rng.uniform(0, 1.2) * smooth_step(-field * rng.uniform(0.8, 2) - 0.3)  # a darker core
     if rng.random() < 0.45:  # pigment network: lines between the cells of a noise
-        lines = _step(1 - 1.8 * np.abs(_noise(rng, size, rng.uniform(0.012, 0.028))))
+        lines = smooth_step(1 - 1.8 * np.abs(_noise(rng, size, rng.uniform(0.012, 0.028))))
         density *= 0.75 + rng.uniform(0.3, 0.9) * lines
     if rng.random() < 0.35:  # globules
-        density *= 1 + rng.uniform(0.3, 1.0) * _step(0.5 * _noise(rng, size, rng.uniform(0.015, 0.03)))
+        density *= 1 + rng.uniform(0.3, 1.0) * smooth_step(0.5 * _noise(rng, size, rng.uniform(0.015, 0.03)))
     if rng.random() < 0.3:  # regression: pigment lost in patches
-        density *= 1 - 0.7 * _step((_rough(rng, size, 0.15) - 0.7) * 2)
+        density *= 1 - 0.7 * smooth_step((_rough(rng, size, 0.15) - 0.7) * 2)
     weights = rng.dirichlet([2.5, 0.8, 0.4, 0.6]).astype(np.float32)
     absorbed = (cover * np.clip(density, 0.05, 3))[..., None] * (weights @ _PIGMENT)
     if rng.random() < 0.3:  # a second colour in part of it
-        part = cover * _step(_rough(rng, size, 0.2)) * rng.uniform(0.2, 0.8)
+        part = cover * smooth_step(_rough(rng, size, 0.2)) * rng.uniform(0.2, 0.8)
         absorbed += part[..., None] * _PIGMENT[rng.integers(len(_PIGMENT))]
     return absorbed.astype(np.float32)
-
-
-def _blend(picture: np.ndarray, colour: np.ndarray, cover: np.ndarray) -> None:
-    """Lay a colour over the picture, in place, where `cover` (S, S), 0 to 1, says."""
-    picture += cover[..., None] * (colour.astype(np.float32) - picture)
-
-
-def _cover(size: int) -> np.ndarray:
-    return np.zeros((size, size), np.uint8)
-
-
-def _patch(rng: np.random.Generator, picture: np.ndarray) -> np.ndarray:
-    """A coloured sticker that reaches in from a side."""
-    size, cover = len(picture), _cover(len(picture))
-    angle, radius = rng.uniform(0, 2 * np.pi), rng.uniform(0.18, 0.3)
-    centre = 0.5 + (0.5 + rng.uniform(0.3, 0.8) * radius) * np.array([np.cos(angle), np.sin(angle)])
-    _disc(cover, centre * size, radius * size)
-    colours = np.array([[0.1, 0.45, 0.8], [0.35, 0.75, 0.65], [0.8, 0.75, 0.9], [0.85, 0.55, 0.2]])
-    _blend(picture, colours[rng.integers(4)] * rng.uniform(0.8, 1.1), cover / np.float32(255))
-    return picture
-
-
-def _bubbles(rng: np.random.Generator, picture: np.ndarray) -> None:
-    """Air in the gel: a bright rim, brighter on the side of the light."""
-    size = len(picture)
-    for _ in range(rng.integers(1, 7)):
-        rim = _cover(size)
-        centre, radius = rng.uniform(0, size, 2), size * rng.uniform(0.008, 0.05)
-        _disc(rim, centre, radius, thickness=max(1, round(size / 180)))
-        glint = _cover(size)
-        _disc(glint, centre - 0.5 * radius, 0.25 * radius)
-        shine = np.maximum(rim * np.float32(rng.uniform(0.2, 0.5)), glint * np.float32(0.8)) / 255
-        _blend(picture, np.ones(3), shine)
-
-
-def _hairs(rng: np.random.Generator, picture: np.ndarray) -> None:
-    """Curved strokes from thin and many to thick and few, all much the same way."""
-    size, cover = len(picture), _cover(len(picture))
-    way, width = rng.uniform(0, 2 * np.pi), rng.uniform(0.5, 1.7) * size / 256
-    for _ in range(int(np.exp(rng.uniform(0.5, 3.2)))):
-        angle = way + rng.normal(0, 0.5)
-        along = np.array([np.cos(angle), np.sin(angle)])
-        across = np.array([-along[1], along[0]])
-        t = np.linspace(-1, 1, 24)[:, None]
-        bend, length = rng.normal(0, 0.25), rng.uniform(0.2, 0.9)
-        points = rng.uniform(0, 1, 2) + length * (t * along + bend * t**2 * across)
-        cv2.polylines(
-            cover,
-            [np.rint(points * size * 16).astype(np.int32)],
-            isClosed=False,
-            color=255,
-            thickness=max(1, round(width * rng.uniform(0.7, 1.4))),
-            lineType=cv2.LINE_AA,
-            shift=4,
-        )
-    colour = np.array([0.22, 0.14, 0.1]) if rng.random() < 0.8 else np.array([0.8, 0.65, 0.5])
-    _blend(picture, colour, cover * np.float32(rng.uniform(0.5, 0.9) / 255))
-
-
-def _ruler(rng: np.random.Generator, picture: np.ndarray) -> None:
-    """A scale along one side: ticks, each fifth longer."""
-    size, cover = len(picture), _cover(len(picture))
-    pitch, inset = rng.uniform(0.035, 0.07) * size, rng.uniform(0.0, 0.06) * size
-    for i, at in enumerate(np.arange(pitch * rng.random(), size, pitch)):
-        length = (0.07 if i % 5 == 0 else 0.035) * size
-        ends = np.rint(np.array([[at, inset], [at, inset + length]]) * 16).astype(np.int32)
-        cv2.polylines(cover, [ends], False, 255, max(1, round(size / 200)), cv2.LINE_AA, 4)
-    cover = np.ascontiguousarray(np.rot90(cover, int(rng.integers(4))))
-    _blend(picture, np.full(3, 0.1), cover * np.float32(rng.uniform(0.5, 0.9) / 255))
-
-
-def _disc(cover: np.ndarray, centre: np.ndarray, radius: float, thickness: int = -1) -> None:
-    x, y = (round(c * 16) for c in centre.tolist())
-    cv2.circle(cover, (x, y), max(8, round(radius * 16)), 255, thickness, cv2.LINE_AA, 4)
-
-
-def _light(rng: np.random.Generator, x: np.ndarray, y: np.ndarray) -> np.ndarray:
-    """Illumination (S, S): stronger on one side, weaker in the corners."""
-    angle, slope = rng.uniform(0, 2 * np.pi), rng.uniform(0, 0.15)
-    corners = rng.uniform(0, 0.3) if rng.random() < 0.6 else rng.uniform(0.3, 0.6)
-    falloff = ((x**2 + y**2) / 2) ** 1.5
-    return (1 + slope * (np.cos(angle) * x + np.sin(angle) * y)) * (1 - corners * falloff)
-
-
-def _rim(rng: np.random.Generator, x: np.ndarray, y: np.ndarray) -> np.ndarray:
-    """The round opening of the instrument, (S, S): 1 inside, 0 in the black around it."""
-    radius = rng.uniform(0.95, 1.3)
-    distance = np.hypot(x - rng.normal(0, 0.05), y - rng.normal(0, 0.05))
-    return 1 - 0.97 * _step((distance - radius) / rng.uniform(0.03, 0.2) + 0.5)

@@ -47,8 +47,8 @@ def bank_views(recipe: Recipe) -> int:
         raise Unbankable("switched off")
     if not recipe.freeze:
         raise Unbankable("the encoder is trained")
-    if recipe.affine or recipe.colour or recipe.pipeline:
-        raise Unbankable("affine, colour and pipeline augmentation make new pixels every epoch")
+    if recipe.affine or recipe.colour or recipe.artefacts or recipe.pipeline:
+        raise Unbankable("affine, colour, artefacts and pipeline make new pixels every epoch")
     views = VIEWS if recipe.flips else 1
     if recipe.feature_bank == "auto" and recipe.epochs < views:
         raise Unbankable(f"{views} views of each image cost more than {recipe.epochs} epochs")

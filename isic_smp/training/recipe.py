@@ -62,7 +62,9 @@ class Recipe:
     """Strength of random scale, shift, rotation and shear, 0 (off) to 1."""
     colour: float = 0.5
     """Strength of random brightness, contrast, hue, saturation and colour cast, 0 (off) to 1."""
-
+    artefacts: float = 0.0
+    """How often hairs, rulers, bubbles, stickers, uneven light, a dark rim, blur or noise are laid over an image,
+    0 (never) to 1."""
     pipeline: str | None = None
     """A file of albumentations transforms (JSON or YAML, made by its `save`), applied after the others."""
 

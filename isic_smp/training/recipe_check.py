@@ -27,7 +27,7 @@ def problems(recipe: "Recipe") -> list[str]:
         need(getattr(recipe, name) >= 1, f"{name} must be at least 1, got {getattr(recipe, name)}")
     for name in ("freeze_epochs", "early_stopping", "seed", "weight_decay", "grad_clip"):
         need(getattr(recipe, name) >= 0, f"{name} must not be negative, got {getattr(recipe, name)}")
-    for name in ("affine", "colour"):
+    for name in ("affine", "colour", "artefacts"):
         need(0 <= getattr(recipe, name) <= 1, f"{name} must be from 0 to 1, got {getattr(recipe, name)}")
     need(recipe.lr > 0, f"lr must be above 0, got {recipe.lr}")
     need(
@@ -49,8 +49,11 @@ def problems(recipe: "Recipe") -> list[str]:
         "feature_bank on needs freeze: a trained encoder's features change at every step",
     )
     need(
-        not (recipe.feature_bank == "on" and (recipe.affine or recipe.colour or recipe.pipeline)),
-        "feature_bank on holds no augmentation but flips: switch affine, colour and pipeline off, "
+        not (
+            recipe.feature_bank == "on"
+            and (recipe.affine or recipe.colour or recipe.artefacts or recipe.pipeline)
+        ),
+        "feature_bank on holds no augmentation but flips: switch affine, colour, artefacts and pipeline off, "
         "or set feature_bank to auto",
     )
     try:
