@@ -61,12 +61,13 @@ def main(argv: Sequence[str] | None = None) -> None:
         raise UserError(f"need at least two runs to compare, got {len(options.runs)}")
     if min(options.images, options.seed) < 0:
         raise UserError(f"--images and --seed must not be negative, got {options.images} and {options.seed}")
-    from isic_smp.comparison.data import MANIFEST, find_data, read_diagnoses
+    from isic_smp.comparison.data import find_data
     from isic_smp.comparison.effects import METRIC_NAMES, compare_groups
     from isic_smp.comparison.files import REPORT, write_files
     from isic_smp.comparison.groups import group_runs
     from isic_smp.comparison.runs import check_comparable, find_runs
     from isic_smp.comparison.text import caveats, describe_setting, table
+    from isic_smp.data.diagnoses import MANIFEST, read_diagnoses
     from isic_smp.data.source import default_cache_dir
 
     runs = find_runs(

@@ -4,8 +4,10 @@
     python -m isic_smp.evaluate --model models:/lesions@champion --data-dir data/isic2016
     python -m isic_smp.evaluate --model RUN_ID --split val --out scores --masks
 
-With --out, a table of every image's scores is written; with --masks also the predicted masks, which
-the official scorer reads as they are: isic-challenge-scoring segmentation TRUTH_DIR OUT/masks_test
+Beside the mean scores: kinds of images with the worst of them, distances of outlines, calibration of the
+probabilities, and what the expected IoU finds of the masks that failed (docs/evidence.md says how each is
+computed). With --out, tables and pictures of all that are written; with --masks also the predicted masks,
+which the official scorer reads as they are: isic-challenge-scoring segmentation TRUTH_DIR OUT/masks_test
 """
 
 import sys
@@ -18,9 +20,14 @@ from isic_smp import cli
 from isic_smp.errors import UserError
 
 if TYPE_CHECKING:
+    from isic_smp.assessment.assess import Assessment
+    from isic_smp.assessment.fitting import Fitted
+    from isic_smp.assessment.observations import Observations
     from isic_smp.data.isic2016 import LesionData
+    from isic_smp.data.pairs import Pair
     from isic_smp.inference.load import Bundle
     from isic_smp.inference.scores import Scores
+    from isic_smp.inference.scoring import MaskSink
 
 PROG = "python -m isic_smp.evaluate"
 
@@ -40,9 +47,14 @@ class Options:
     binarize_masks: bool = False
     """Take grey mask values above 128 as lesion, instead of refusing the mask."""
     out: Path | None = None
-    """Folder for scores_<split>.csv, one row an image. Default: nothing is written."""
+    """Folder for scores_<split>.csv, one row an image, groups_<split>.csv, assessment_<split>.json and
+    pictures of them. Default: nothing is written."""
     masks: bool = False
     """Write the predicted masks too, at the images' own sizes, to masks_<split> in --out."""
+    outlines: bool = True
+    """Measure how far the outlines lie apart; on camera pictures it takes half a second each."""
+    diagnoses: Path | None = None
+    """A CSV file with the columns id and diagnosis. Default: manifest.csv in the data's folder, if it is there."""
     cache_dir: Path | None = None
     """Drawn pictures and file digests. Default: ISIC_SMP_CACHE, else the user's cache folder."""
     tracking_uri: str | None = None
@@ -63,61 +75,114 @@ def main(argv: Sequence[str] | None = None) -> None:
             raise UserError(
                 f"cannot write to {options.out}: {error.strerror}; choose another --out"
             ) from None
+    from isic_smp.assessment import text
+    from isic_smp.assessment.assess import assess
+    from isic_smp.data.diagnoses import read_diagnosis_table
     from isic_smp.data.source import default_cache_dir, resolve_data
     from isic_smp.inference.load import load_bundle
 
+    diagnosis = read_diagnosis_table(options.diagnoses) if options.diagnoses else None
     bundle = load_bundle(options.model, tracking_uri=options.tracking_uri)
     data, _ = resolve_data(options.data, options.data_dir, cache_dir=options.cache_dir or default_cache_dir())
     print(f"data: {data.describe()}, fingerprint {data.fingerprint}")
     warn_of_other_data(bundle, data)
-    scores = score_split(bundle, data, options)
+    scores, observed = score_split(bundle, data, options)
     print(table(scores, options.split))
+    fitted = find_fitted(bundle, data, options, scores, observed)
+    found = assess(scores, observed, data, options.split, fitted=fitted, diagnosis=diagnosis)
+    print("\n".join(text.lines(found, fitted_here=options.split == "val" and is_own(bundle, data))))
     if options.out is not None:
-        path = options.out / f"scores_{options.split}.csv"
-        scores.to_csv(path)
-        print(f"\nscores of each image: {path}")
+        write(found, options.out, options.split)
+        print(f"\nscores of each image, groups, summary and pictures: {options.out}/*_{options.split}.*")
         if options.masks:
             print(f"masks: {masks_dir(options)}")
 
 
 def warn_of_other_data(bundle: "Bundle", data: "LesionData") -> None:
     """Say on stderr that scores on other data don't stand beside those of the model's own run."""
-    trained_on = bundle.info.get("data", {})
-    known = trained_on.get("fingerprint")
-    if known != data.fingerprint:
+    if not is_own(bundle, data):
+        trained_on = bundle.info.get("data", {})
+        known = trained_on.get("fingerprint")
         named = f"{trained_on.get('description')}, fingerprint {known}" if known else "unknown data"
         print(f"warning: the model was trained on other data ({named})", file=sys.stderr)
 
 
-def score_split(bundle: "Bundle", data: "LesionData", options: Options) -> "Scores":
+def is_own(bundle: "Bundle", data: "LesionData") -> bool:
+    """Whether these are the data that the model was trained and validated on."""
+    return bundle.info.get("data", {}).get("fingerprint") == data.fingerprint
+
+
+def score_split(bundle: "Bundle", data: "LesionData", options: Options) -> "tuple[Scores, Observations]":
     """The scores of the chosen split, computed as at the end of the model's own run."""
+    from isic_smp.inference.mask_files import write_mask
+
+    sink = (lambda p, mask: write_mask(masks_dir(options), p.id, mask)) if options.masks else None
+    return _score(bundle, getattr(data, options.split), options, desc="images", on_mask=sink)
+
+
+def find_fitted(
+    bundle: "Bundle", data: "LesionData", options: Options, scores: "Scores", observed: "Observations"
+) -> "Fitted | None":
+    """What was fitted on validation images and saved with the model.
+
+    For a model of an older version it is fitted now, on its own validation images alone: None where the
+    data are others.
+    """
+    from isic_smp.assessment.fitting import Fitted, fit_on_validation
+
+    if (known := Fitted.from_facts(bundle.info)) is not None or not is_own(bundle, data):
+        return known
+    if options.split == "val":
+        return fit_on_validation(scores, observed)
+    return fit_on_validation(*_score(bundle, data.val, options, desc="validation images"))
+
+
+def _score(
+    bundle: "Bundle",
+    pairs: "Sequence[Pair]",
+    options: Options,
+    *,
+    desc: str,
+    on_mask: "MaskSink | None" = None,
+) -> "tuple[Scores, Observations]":
     from tqdm import tqdm
 
-    from isic_smp.inference.mask_files import write_mask
+    from isic_smp.assessment.observations import score_and_observe
     from isic_smp.inference.predictor import Predictor
-    from isic_smp.inference.scoring import score
     from isic_smp.training.device import choose_device
     from isic_smp.training.losses import make_loss
 
     # Single settings, not a whole Recipe: a model must stay readable when recipes have changed.
     recipe = bundle.info.get("recipe", {})
-    device = choose_device(options.device)
-    predictor = Predictor(
-        bundle.model,
-        bundle.preprocessing,
-        device=device,
-    )
-    pairs = getattr(data, options.split)
-    with tqdm(total=len(pairs), desc="images", file=sys.stderr, disable=not sys.stderr.isatty()) as bar:
-        return score(
+    predictor = Predictor(bundle.model, bundle.preprocessing, device=choose_device(options.device))
+    with tqdm(total=len(pairs), desc=desc, file=sys.stderr, disable=not sys.stderr.isatty()) as bar:
+        return score_and_observe(
             predictor,
             pairs,
+            outlines=options.outlines,
             batch_size=recipe.get("batch_size", 32),
             binarize_masks=options.binarize_masks,
             loss=make_loss(recipe["loss"]) if "loss" in recipe else None,
-            on_mask=(lambda p, mask: write_mask(masks_dir(options), p.id, mask)) if options.masks else None,
+            on_mask=on_mask,
             progress=bar.update,
         )
+
+
+def write(found: "Assessment", folder: Path, split: str) -> None:
+    """Write the tables and the pictures."""
+    import dataclasses
+    import json
+
+    from isic_smp.inference.scores import write_columns
+    from isic_smp.tracking.assessment_plots import draw_assessment
+
+    write_columns(found.table(), folder / f"scores_{split}.csv")
+    groups = [dataclasses.asdict(group) for group in found.groups]
+    columns = {name: [group[name] for group in groups] for name in groups[0]}
+    write_columns(columns, folder / f"groups_{split}.csv")
+    summary = folder / f"assessment_{split}.json"
+    summary.write_text(json.dumps(found.to_dict(), indent=1), encoding="utf-8")
+    draw_assessment(found, folder, split)
 
 
 def masks_dir(options: Options) -> Path:

@@ -12,6 +12,9 @@ from pathlib import Path
 
 from torch import nn
 
+from isic_smp.assessment.assess import assess
+from isic_smp.assessment.fitting import fit_on_validation
+from isic_smp.assessment.observations import Observations, score_and_observe
 from isic_smp.data.groups import hold_out
 from isic_smp.data.isic2016 import LesionData
 from isic_smp.data.pairs import Pair
@@ -20,7 +23,6 @@ from isic_smp.errors import UserError
 from isic_smp.inference.load import OUTPUT_FOLDER, save_bundle
 from isic_smp.inference.predictor import Predictor
 from isic_smp.inference.scores import Scores
-from isic_smp.inference.scoring import score
 from isic_smp.prepare import Place, Prepared, Say, main_first, prepare
 from isic_smp.progress import EpochBars
 from isic_smp.tracking.experiment_log import ExperimentLog
@@ -210,32 +212,42 @@ def _finish(
     place: Place,
     output_dir: Path,
 ) -> Result:
-    """Score the kept weights, save the model, and close the log."""
+    """Score the kept weights, fit what goes with them, save the model, and close the log."""
     # float32, whatever it was trained in: the exported program computes so, and its scores must be these.
     predictor = Predictor(prepared.model, prepared.preprocessing, device=place.device)
     loss = make_loss(recipe.loss).to(place.device)
 
-    def scored(pairs: tuple[Pair, ...]) -> Scores:
-        return score(
+    def scored(pairs: tuple[Pair, ...]) -> tuple[Scores, Observations]:
+        return score_and_observe(
             predictor, pairs, loss=loss, batch_size=recipe.batch_size, binarize_masks=setup.binarize_masks
         )
 
-    validation = scored(data.val)
-    test = scored(data.test) if setup.score_test and data.test else None
+    validation_scores, seen = scored(data.val)
+    fitted_numbers = fit_on_validation(validation_scores, seen)
+    validation = assess(validation_scores, seen, data, "val", fitted=fitted_numbers)
+    test = (
+        assess(*scored(data.test), data, "test", fitted=fitted_numbers)
+        if setup.score_test and data.test
+        else None
+    )
     info = {
         "recipe": recipe.to_dict(),
         "data": {"name": data.name, "fingerprint": data.fingerprint, "description": data.describe()},
         "encoder_weights_used": prepared.weights_used,
         "kept_epoch": fitted.kept_epoch,
-        "validation": validation.summary(),
-        "test": test.summary() if test else None,
+        "validation": validation.scores.summary(),
+        "test": test.scores.summary() if test else None,
+        "assessment": {"validation": validation.summary(), "test": test.summary() if test else None},
+        **fitted_numbers.to_facts(),
     }
     model_folder = output_dir / OUTPUT_FOLDER
     save_bundle(prepared.model, prepared.preprocessing, info, model_folder)
     history = [dataclasses.asdict(record) for record in fitted.history]
     (output_dir / "history.json").write_text(json.dumps(history, indent=1))
     log.finish(prepared.model, predictor, fitted, validation=validation, test=test, model_folder=model_folder)
-    return Result(output_dir, log.run_id, fitted, validation, test, log.hint())
+    return Result(
+        output_dir, log.run_id, fitted, validation.scores, test.scores if test else None, log.hint()
+    )
 
 
 def _new_output_dir(recipe: Recipe) -> Path:

@@ -15,8 +15,9 @@ from PIL import Image
 
 import isic_smp
 from isic_smp import compare
+from isic_smp.assessment.subgroups import size_thirds
 from isic_smp.comparison.cases import pick_cases
-from isic_smp.comparison.effects import compare_groups, size_thirds
+from isic_smp.comparison.effects import compare_groups
 from isic_smp.comparison.groups import Group, group_runs
 from isic_smp.comparison.runs import ScoredRun, check_comparable
 from isic_smp.errors import UserError

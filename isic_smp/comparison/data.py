@@ -1,6 +1,5 @@
 """The data that runs were scored on, where they are at hand: for diagnoses, and to look at images again."""
 
-import csv
 import os
 from pathlib import Path
 
@@ -8,8 +7,6 @@ from isic_smp.comparison.runs import ScoredRun
 from isic_smp.data.isic2016 import LesionData
 from isic_smp.data.source import VARIABLE, resolve_data
 from isic_smp.errors import UserError
-
-MANIFEST = "manifest.csv"
 
 
 def find_data(run: ScoredRun, data_dir: Path | None, *, cache_dir: Path) -> LesionData | str:
@@ -41,22 +38,3 @@ def find_data(run: ScoredRun, data_dir: Path | None, *, cache_dir: Path) -> Lesi
             )
         return f"{problem}, --data-dir may name theirs"
     return data
-
-
-def read_diagnoses(root: Path) -> dict[str, str] | None:
-    """Diagnosis of each image id from `manifest.csv` in `root`; None where there is none.
-
-    Raises:
-        UserError: a manifest that cannot be read.
-    """
-    path = root / MANIFEST
-    if not path.is_file():
-        return None
-    try:
-        with path.open(newline="", encoding="utf-8-sig") as file:
-            rows = csv.DictReader(file)
-            if not {"id", "diagnosis"} <= set(rows.fieldnames or ()):
-                return None
-            return {row["id"]: (row["diagnosis"] or "").strip() for row in rows}
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise UserError(f"cannot read {path}: {' '.join(str(error).split())}; mend or remove it") from None

@@ -5,12 +5,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from isic_smp.assessment.subgroups import by_diagnosis, size_thirds
 from isic_smp.comparison.groups import Group
 from isic_smp.comparison.runs import Metric
 from isic_smp.stats import PairedComparison, compare_paired, holm
 
 SIGNIFICANT = 0.05
-SIZES = ("small", "medium", "large")
 METRIC_NAMES: Mapping[Metric, str] = {"dice": "Dice", "iou": "IoU"}
 
 
@@ -76,7 +76,7 @@ def compare_groups(
         seed: of the bootstrap.
     """
     first = groups[0]
-    kinds = size_thirds(first.runs[0].lesion_area) | _by_diagnosis(first.runs[0].ids, diagnosis or {})
+    kinds = size_thirds(first.runs[0].lesion_area) | by_diagnosis(first.runs[0].ids, diagnosis or {})
     overall = [compare_paired(first.scores, group.scores, seed=seed) for group in groups[1:]]
     corrected = holm([found.p_value for found in overall])
     return [
@@ -95,28 +95,6 @@ def compare_groups(
         )
         for group, found, p_holm in zip(groups[1:], overall, corrected, strict=True)
     ]
-
-
-def size_class(lesion_area: np.ndarray) -> np.ndarray:
-    """0, 1 or 2 an image: the lower, middle and upper third of the lesions' shares of their images."""
-    rank = np.argsort(np.argsort(lesion_area, kind="stable"), kind="stable")
-    return rank * len(SIZES) // len(rank)
-
-
-def size_thirds(lesion_area: np.ndarray) -> dict[str, np.ndarray]:
-    """Masks (N,) of small, medium and large lesions, by names that say what that means."""
-    classes = size_class(lesion_area)
-    named = {}
-    for k, word in enumerate(SIZES):
-        if (classes == k).any():
-            low, high = 100 * lesion_area[classes == k].min(), 100 * lesion_area[classes == k].max()
-            named[f"{word} lesions, {low:.2g}–{high:.2g} % of the image"] = classes == k
-    return named
-
-
-def _by_diagnosis(ids: Sequence[str], diagnosis: Mapping[str, str]) -> dict[str, np.ndarray]:
-    known = np.array([diagnosis.get(image_id, "") for image_id in ids])
-    return {f"diagnosis {name}": known == name for name in sorted(set(known.tolist()) - {""})}
 
 
 def say_p(p: float) -> str:

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from isic_smp.comparison.effects import METRIC_NAMES, SIZES, Comparison, size_class
+from isic_smp.assessment.subgroups import SIZES, size_class
+from isic_smp.comparison.effects import METRIC_NAMES, Comparison
 from isic_smp.stats import ROUNDING
 
 if TYPE_CHECKING:

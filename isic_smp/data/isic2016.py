@@ -115,6 +115,25 @@ def misplaced_ids(*, training: Sequence[str], test: Sequence[str], limit: int | 
     return phrases
 
 
+def seen_in_training(data: LesionData, split: str) -> tuple[str, ...]:
+    """Ids of a split whose lesion a training image shows too (`splits/near_duplicates.txt`), sorted.
+
+    Only pairs of which both images are there; of other data than ISIC 2016 none are known.
+
+    Args:
+        data: the data.
+        split: train, val or test; of train, none are.
+    """
+    if split == "train" or data.name != "isic2016":
+        return ()
+    training = {pair.id for pair in data.train}
+    here = {pair.id for pair in getattr(data, split)}
+    text = (resources.files("isic_smp.data") / "splits" / "near_duplicates.txt").read_text(encoding="utf-8")
+    twins = [line.split() for line in text.splitlines()]
+    both_ways = [*twins, *(pair[::-1] for pair in twins)]
+    return tuple(sorted({one for one, other in both_ways if one in here and other in training}))
+
+
 def split_lists() -> dict[str, frozenset[str]]:
     """The official ids by split: train (810), val (90), test (379)."""
     folder = resources.files("isic_smp.data") / "splits"

@@ -1,6 +1,7 @@
 """The scores of a set of images: each image's, their summary, and a table for others to read."""
 
 import csv
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -67,13 +68,8 @@ class Scores:
         return columns
 
     def to_csv(self, path: Path) -> None:
-        """Write `table()` as CSV, numbers in full, so that they can be compared with other tools'."""
-        path.parent.mkdir(parents=True, exist_ok=True)
-        columns = self.table()
-        with path.open("w", newline="", encoding="utf-8") as file:
-            writer = csv.writer(file, lineterminator="\n")
-            writer.writerow(columns)
-            writer.writerows(zip(*columns.values(), strict=True))
+        """Write `table()` as CSV."""
+        write_columns(self.table(), path)
 
     def picks(self, kind: Kind, count: int) -> list[str]:
         """Ids of the `count` images of the worst, median or best Dice at own size, worst first.
@@ -84,3 +80,12 @@ class Scores:
         count = min(count, len(order))
         start = {"worst": 0, "median": (len(order) - count) // 2, "best": len(order) - count}[kind]
         return order[start : start + count]
+
+
+def write_columns(columns: Mapping[str, Sequence], path: Path) -> None:
+    """Write columns of equal length as CSV, numbers in full, so that they can be compared with other tools'."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(columns)
+        writer.writerows(zip(*columns.values(), strict=True))

@@ -3,7 +3,7 @@
 import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import numpy as np
 import torch
@@ -19,6 +19,25 @@ from isic_smp.training.metrics import confusion
 
 MaskSink = Callable[[Pair, np.ndarray], object]
 """Takes a pair and the predicted mask, bool (H, W), at the image's own size."""
+
+
+class Observer(Protocol):
+    """Sees what the scores come from, to measure more on the way: nothing is read or predicted twice."""
+
+    def network(
+        self, start: int, logits: np.ndarray, probabilities: np.ndarray, truth: np.ndarray, /
+    ) -> None:
+        """A batch at the network's size.
+
+        Args:
+            start: place of its first image among the pairs.
+            logits: float32 (B, S, S).
+            probabilities: float32 (B, S, S), their sigmoid.
+            truth: bool (B, S, S).
+        """
+
+    def own(self, index: int, predicted: np.ndarray, truth: np.ndarray, /) -> None:
+        """An image's masks at its own size, bool (H, W); called from several threads at once."""
 
 
 class _Example(NamedTuple):
@@ -47,6 +66,7 @@ def score(
     binarize_masks: bool = False,
     loss: nn.Module | None = None,
     on_mask: MaskSink | None = None,
+    observer: Observer | None = None,
     progress: Callable[[int], object] | None = None,
 ) -> Scores:
     """Predict every pair and compare with its mask, at the network's size and at the image's own.
@@ -62,6 +82,7 @@ def score(
         binarize_masks: take masks with grey values, as `read_mask` does.
         loss: computed on logits and truth at the network's size; its mean over the images.
         on_mask: given each predicted mask at own size; called from several threads at once.
+        observer: shown each batch and each mask.
         progress: told after each batch how many images it held.
 
     Raises:
@@ -78,11 +99,13 @@ def score(
         small = resize_image(image, size), resize_mask(mask, size)
         return _Example(pair, *small, mask.shape, np.packbits(mask))
 
-    def count_own(example: _Example, probabilities: np.ndarray) -> Tensor:
-        mask = upsample_probabilities(probabilities, example.own_size) > threshold
+    def count_own(index: int, example: _Example, probabilities: np.ndarray) -> Tensor:
+        mask, truth = upsample_probabilities(probabilities, example.own_size) > threshold, example.own_truth()
         if on_mask is not None:
             on_mask(example.pair, mask)
-        return confusion(torch.from_numpy(mask)[None], torch.from_numpy(example.own_truth())[None])
+        if observer is not None:
+            observer.own(index, mask, truth)
+        return confusion(torch.from_numpy(mask)[None], torch.from_numpy(truth)[None])
 
     with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
         for examples in batches(in_order(pool, read, pairs, ahead=batch_size), batch_size):
@@ -94,9 +117,12 @@ def score(
                 losses.append(loss(logits, truth.unsqueeze(1).float()).item() * len(examples))
             for _, counted in own[-batch_size:]:
                 counted.result()  # the batch before must be done, or waiting masks would pile up
+            maps = probabilities.cpu().numpy()
+            if observer is not None:
+                observer.network(len(own), logits.squeeze(1).cpu().numpy(), maps, truth.bool().cpu().numpy())
             own += [
-                (e.own_size, pool.submit(count_own, e, p))
-                for e, p in zip(examples, probabilities.cpu().numpy(), strict=True)
+                (e.own_size, pool.submit(count_own, n, e, p))
+                for n, (e, p) in enumerate(zip(examples, maps, strict=True), start=len(own))
             ]
             if progress is not None:
                 progress(len(examples))

@@ -8,14 +8,16 @@ from pathlib import Path
 import numpy as np
 from torch import nn
 
+from isic_smp.assessment.assess import Assessment
 from isic_smp.data.cache import PixelCache
 from isic_smp.data.isic2016 import LesionData
 from isic_smp.data.pairs import read_pair
 from isic_smp.errors import Stopped
 from isic_smp.inference.predictor import Predictor
 from isic_smp.inference.preprocessing import Preprocessing
-from isic_smp.inference.scores import Kind, Scores
+from isic_smp.inference.scores import Kind, Scores, write_columns
 from isic_smp.store import prepare_store
+from isic_smp.tracking.assessment_plots import draw_assessment
 from isic_smp.tracking.environment import run_tags
 from isic_smp.tracking.figures import case_grid, overlay, panel
 from isic_smp.tracking.models import log_segmentation_model
@@ -37,6 +39,7 @@ HEADLINES = (
     "sensitivity_per_image_own",
     "specificity_per_image_own",
     "loss",
+    "worst_group_iou_own",
 )
 """Final scores that get a chart in the section that is seen first; twenty there would hide the pictures."""
 
@@ -147,12 +150,12 @@ class ExperimentLog:
         predictor: Predictor,
         fitted: Fit,
         *,
-        validation: Scores,
-        test: Scores | None,
+        validation: Assessment,
+        test: Assessment | None,
         model_folder: Path,
     ) -> None:
         """Log final scores, pictures, tables and the model, and end the run."""
-        self.log.log_metrics(by_section("final", validation.summary()), step=ONCE)
+        self.log.log_metrics(by_section("final", _numbers(validation)), step=ONCE)
         self._draw_cases(model, "final", ONCE)
         self.log.set_tags({"kept_epoch": fitted.kept_epoch + 1, "stopped_early": fitted.stopped_early})
         figures = self.output_dir / "figures"
@@ -160,10 +163,11 @@ class ExperimentLog:
         curves([dataclasses.asdict(record) for record in fitted.history], figures / "curves.png")
         self._log_scores("validation", validation)
         if test is not None:
-            self.log.log_metrics(by_section("test", test.summary()), step=ONCE)
+            self.log.log_metrics(by_section("test", _numbers(test)), step=ONCE)
             self._log_scores("test", test)
-            dice_histogram(test.own["dice"], figures / "test_dice.png")
-            self._draw_extremes(predictor, test)
+            dice_histogram(test.scores.own["dice"], figures / "test_dice.png")
+            draw_assessment(test, figures, "test")
+            self._draw_extremes(predictor, test.scores)
         self.log.log_artifact(figures, "figures")
         log_segmentation_model(self.log, model, self.preprocessing, model_folder)
         self.log.finish()
@@ -208,11 +212,17 @@ class ExperimentLog:
                 )
             self.log.log_image(case_grid(panels), f"test/{kind}", ONCE)
 
-    def _log_scores(self, split: str, scores: Scores) -> None:
-        file = self.output_dir / f"{split}_scores.csv"
-        scores.to_csv(file)
-        self.log.log_artifact(file, "scores")
-        self.log.log_table(scores.table(), f"{split}_scores")
+    def _log_scores(self, split: str, found: Assessment) -> None:
+        table, summary = self.output_dir / f"{split}_scores.csv", self.output_dir / f"{split}_assessment.json"
+        write_columns(found.table(), table)
+        summary.write_text(json.dumps(found.to_dict(), indent=1), encoding="utf-8")
+        self.log.log_artifact(table, "scores")
+        self.log.log_artifact(summary, "scores")
+        self.log.log_table(found.table(), f"{split}_scores")
+
+
+def _numbers(found: Assessment) -> dict[str, float]:
+    return found.scores.summary() | found.summary()
 
 
 def by_section(section: str, scores: Mapping[str, float]) -> dict[str, float]:

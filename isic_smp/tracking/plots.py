@@ -28,7 +28,7 @@ def curves(history: Sequence[Mapping[str, float]], path: Path) -> None:
     """
     from matplotlib.ticker import MaxNLocator
 
-    figure = _square()
+    figure = square_figure()
     loss, score = figure.subplots(2, 1, sharex=True)
     _draw(loss, history, "loss")
     loss.set_title("loss", loc="left", fontsize=TEXT + 1)
@@ -42,7 +42,7 @@ def curves(history: Sequence[Mapping[str, float]], path: Path) -> None:
     score.xaxis.set_major_locator(MaxNLocator(integer=True))
     for axes in (loss, score):
         axes.legend(loc="best", frameon=False, fontsize=TEXT)
-    _save(figure, path)
+    save_figure(figure, path)
 
 
 def dice_histogram(
@@ -56,7 +56,7 @@ def dice_histogram(
         title: Of the picture.
     """
     scores = np.asarray(values, dtype=float)
-    figure = _square()
+    figure = square_figure()
     axes = figure.subplots()
     axes.hist(scores, bins=np.linspace(0, 1, 41).tolist(), color=TRAIN, edgecolor="white", linewidth=0.5)
     mean, median = scores.mean(), np.median(scores)
@@ -68,10 +68,11 @@ def dice_histogram(
     axes.set_ylabel("images", fontsize=TEXT)
     axes.set_xlim(0, 1)
     axes.legend(loc="upper left", frameon=False, fontsize=TEXT)
-    _save(figure, path)
+    save_figure(figure, path)
 
 
-def _square() -> "Figure":
+def square_figure() -> "Figure":
+    """An empty one."""
     from matplotlib.figure import Figure
 
     return Figure(figsize=(SIDE_INCHES, SIDE_INCHES), dpi=DOTS_PER_INCH, layout="constrained")
@@ -86,7 +87,8 @@ def _draw(axes: "Axes", history: Sequence[Mapping[str, float]], what: str, style
         axes.plot(epochs, values, style, color=colour, marker=marker, linewidth=2, label=label)
 
 
-def _save(figure: "Figure", path: Path) -> None:
+def save_figure(figure: "Figure", path: Path) -> None:
+    """Write it as PNG, its axes all in one style."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
 
     for axes in figure.axes:

@@ -1,0 +1,1 @@
+"""What stands behind a score: outlines, calibration, groups of images, and which masks need a look."""
