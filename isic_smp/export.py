@@ -71,6 +71,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         )
     from isic_smp.inference.conversion import ENDINGS, save_as, to_onnx
     from isic_smp.inference.engines import example_input
+    from isic_smp.inference.expected_iou import ExpectedIoU
     from isic_smp.inference.exported import open_exported
     from isic_smp.inference.fuse import fused_for_inference
     from isic_smp.inference.load import load_bundle
@@ -83,6 +84,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     bundle = load_bundle(options.model, tracking_uri=options.tracking_uri)
     check_binary_logits(bundle.model)
     pictures = _pictures(options, bundle)
+    expected_iou = ExpectedIoU.from_facts(bundle.info)
     network = fused_for_inference(bundle.model, example_input(bundle.preprocessing))
     if options.int8:
         from isic_smp.inference.quantisation import quantise
@@ -90,16 +92,16 @@ def main(argv: Sequence[str] | None = None) -> int:
         train, _ = _data(options)
         step = max(1, len(train) // CALIBRATION)
         small = quantise(
-            to_onnx(network, bundle.preprocessing),
+            to_onnx(network, bundle.preprocessing, expected_iou),
             bundle.preprocessing,
             [pair.image for pair in train[::step][:CALIBRATION]],
         )
         out.write_bytes(small.SerializeToString())
     else:
-        save_as(options.format, network, bundle.preprocessing, out)
+        save_as(options.format, network, bundle.preprocessing, out, expected_iou=expected_iou)
     files = [out, out.with_suffix(".bin")] if options.format == "openvino" else [out]
     print(f"{out}: {options.format}, {sum(f.stat().st_size for f in files) / 1e6:.1f} MB")
-    engine, _ = open_exported(out)
+    engine = open_exported(out).network
     parity = compare_networks(bundle.model, engine, pictures, bundle.preprocessing.threshold)
     kind = "images" if options.images else "drawn pictures"
     print(f"against the model, on {len(pictures)} {kind}, together, singly and at other proportions:")

@@ -26,8 +26,9 @@ from isic_smp import cli
 
 PROG = "python -m isic_smp.predict"
 SOME_FAILED = 1
+SAID_DOUBTFUL = 5
 SAID_FAILURES = 20
-"""So many unusable files are listed on the screen; all are in the file."""
+"""So many are listed on the screen; all are in the files."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,7 +47,7 @@ class Options:
     overlays: bool = False
     """Write OUT/overlays too: the images with the masks' outlines, at most 1024 pixels wide and high."""
     csv: bool = True
-    """Write OUT/predictions.csv: area, bounding box, confidence and seconds of each image."""
+    """Write OUT/predictions.csv: area, bounding box, confidence, expected IoU and seconds of each image."""
     threshold: float | None = None
     """A pixel is lesion where its probability is above this. Default: the model's own."""
     batch_size: Annotated[int, tyro.conf.arg(metavar="N")] = 32
@@ -122,10 +123,16 @@ def predict(options: Options) -> int:
                 folder,
                 batch_size=options.batch_size,
                 reduced_decoding=options.fast,
+                expected_iou=opened.expected_iou,
                 progress=bar.update,
             )
         seconds = time.perf_counter() - start
         failures = dict(folder.failures)
+        doubtful = sorted(
+            (row.expected_iou, row.id)
+            for image in images
+            if (row := folder.rows.get(image)) and row.expected_iou is not None
+        )
         renamed = [image for image in images if image not in failures and names[image] != image.stem]
     tried = len(images) - done
     print(
@@ -138,12 +145,30 @@ def predict(options: Options) -> int:
             f"{count(len(renamed))} of a name that another has: masks are named after their folders too, "
             f"such as {names[renamed[0]]}"
         )
+    _say_doubtful(doubtful)
     return _say_failures(failures, options.out)
 
 
 def count(images: int) -> str:
     """How many images, in words."""
     return f"{images} image{'' if images == 1 else 's'}"
+
+
+def _say_doubtful(expected: list[tuple[float, str]]) -> None:
+    """Say which masks need a look, the worst first.
+
+    Args:
+        expected: the expected IoU of each image and its name, lowest first.
+    """
+    from isic_smp.inference.expected_iou import FAILURE_IOU
+
+    low = [name for iou, name in expected if iou < FAILURE_IOU]
+    if low:
+        more = f" and {len(low) - SAID_DOUBTFUL} more" if len(low) > SAID_DOUBTFUL else ""
+        print(
+            f"{count(len(low))} with an expected IoU under {FAILURE_IOU}, worst first: "
+            f"{', '.join(low[:SAID_DOUBTFUL])}{more}"
+        )
 
 
 def _say_failures(failures: dict[Path, str], out: Path) -> int:

@@ -27,9 +27,12 @@ from isic_smp.demo_page.analysis import agreement, analyse, draw
 from isic_smp.demo_page.models import Models, named_choices, registered_choices
 from isic_smp.demo_page.session import MAX_IMAGES, Session, look_at
 from isic_smp.errors import UserError
+from isic_smp.inference.expected_iou import ExpectedIoU
 from isic_smp.inference.load import load_bundle, save_bundle
 from isic_smp.inference.predictor import Predictor
 from isic_smp.inference.preprocessing import Preprocessing
+
+EXPECTED = ExpectedIoU(intercept=0.2, slope=0.8)
 
 
 def save_model(folder: Path, seed: int, image: np.ndarray) -> Path:
@@ -44,7 +47,10 @@ def save_model(folder: Path, seed: int, image: np.ndarray) -> Path:
     with torch.no_grad():
         model.segmentation_head[0].weight *= scale
         model.segmentation_head[0].bias.copy_((model.segmentation_head[0].bias - logits.mean()) * scale)
-    save_bundle(model, preprocessing, {"validation": {"dice_per_image_own": 0.875}}, folder / "model")
+    info = {"validation": {"dice_per_image_own": 0.875}}
+    if seed:  # the other one is of an older version
+        info |= EXPECTED.to_facts()
+    save_bundle(model, preprocessing, info, folder / "model")
     return folder
 
 
@@ -136,6 +142,18 @@ def test_page_shows_models_side_by_side(image_path, model_dirs, models, predicto
     assert f"{expected.sum():,} of {expected.size:,} pixels" in page
     assert f"Dice {agreement(*(mask > 0 for mask in masks.values())):.3f}" in page
     assert session.images[str(image_path)].key in session.photos()
+
+
+def test_the_page_says_which_mask_needs_a_look(image_path, models):
+    session = look_at(Session(), [str(image_path)], models.start, models)
+    answer = session.images[str(image_path)].answers[models.start[1]]
+    said = {threshold: EXPECTED.of(answer, threshold) for threshold in (0.05, 0.5, 0.95)}
+    assert min(said.values()) < 0.65
+    for threshold, expected in said.items():
+        page = session.results(models, threshold)
+        assert page.count("Expected IoU") == 1  # of the model that has an estimate
+        assert f"<b>{expected:.2f}</b>" in page
+        assert ("This mask needs a look" in page) == (expected < 0.65)
 
 
 def test_the_threshold_and_a_model_taken_away_need_neither_network_nor_file(image_path, models, tmp_path):

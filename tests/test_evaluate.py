@@ -1,4 +1,5 @@
 import csv
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -82,6 +83,69 @@ def test_other_split_of_other_data_is_scored_with_a_warning(few, run_dir, tmp_pa
     assert "warning: the model was trained on other data (a few, fingerprint" in printed.err
 
 
+def test_groups_outlines_and_what_the_expected_iou_finds_are_said_and_written(few, run_dir, tmp_path, capsys):
+    diagnoses = tmp_path / "diagnoses.csv"
+    ids = [pair.id for pair in load_isic2016(few).test]
+    rows = [f"{name},{'naevus' if n % 2 else 'melanoma'}" for n, name in enumerate(ids)]
+    diagnoses.write_text("\n".join(["id,diagnosis", *rows]))
+    out = tmp_path / "out"
+    run(
+        *("--model", run_dir, "--data-dir", few, "--out", out, "--diagnoses", diagnoses),
+        cache=tmp_path,
+    )
+    printed = capsys.readouterr().out
+    with (out / "scores_test.csv").open() as file:
+        images = list(csv.DictReader(file))
+    iou = [float(row["iou_own"]) for row in images]
+    found = json.loads((out / "assessment_test.json").read_text())
+    with (out / "groups_test.csv").open() as file:
+        groups = {row["name"]: row for row in csv.DictReader(file)}
+    naevi = groups["diagnosis naevus"]
+    assert (naevi["images"], float(naevi["iou"])) == ("5", pytest.approx(sum(iou[1::2]) / 5))
+    assert (
+        sum(int(group["images"]) for group in groups.values()) == 30
+    )  # every image once by each of three kinds
+    assert found["images_under_iou_0.65"] == sum(value < 0.65 for value in iou)
+    assert found["outlines"]["hausdorff95_percent"] == pytest.approx(
+        sum(float(row["hausdorff95_percent"]) for row in images) / 10
+    )
+    # The saved model is of an older version, so what it lacks was fitted on its three validation images.
+    assert found["expected_iou"]["fitted_on_validation_images"] == 3
+    assert all(0 < float(row["expected_iou"]) < 1 for row in images)
+    assert (
+        f"a look at the worst-ranked tenth (1 of 10 masks) finds {found['expected_iou']['failures_found']}"
+        in printed
+    )
+    for name in ("reliability", "review", "groups"):
+        assert (out / f"{name}_test.png").stat().st_size > 10_000
+
+
+def test_test_images_of_training_lesions_are_named_and_left_out_once_more(
+    few, run_dir, tmp_path, capsys, isic_dir
+):
+    twins = tmp_path / "twins"
+    for folder in FOLDERS:
+        (twins / folder).mkdir(parents=True)
+        for file in (few / folder).iterdir():
+            (twins / folder / file.name).symlink_to(file)
+    for image, folders in (("ISIC_0000240", FOLDERS[:2]), ("ISIC_0009998", FOLDERS[2:])):
+        for folder in folders:
+            [file] = (isic_dir / folder).glob(f"{image}*")
+            (twins / folder / file.name).symlink_to(file)
+    run("--model", run_dir, "--data-dir", twins, "--out", tmp_path, "--no-outlines", cache=tmp_path)
+    printed = capsys.readouterr()
+    found = json.loads((tmp_path / "assessment_test.json").read_text())
+    assert found["lesions_seen_in_training"]["ids"] == ["ISIC_0009998"]
+    with (tmp_path / "scores_test.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    others = [float(row["dice_own"]) for row in rows if row["id"] != "ISIC_0009998"]
+    assert f"is in training too (10 left): Dice {sum(others) / 10:.4f}" in printed.out
+    # Other data than the model's own: nothing may be fitted on them.
+    assert "no expected IoU" in printed.out
+    assert "expected_iou" not in rows[0]
+    assert "hausdorff95_px" not in rows[0]
+
+
 def test_nothing_is_written_unless_asked(few, run_dir, tmp_path, monkeypatch):
     (tmp_path / "here").mkdir()
     monkeypatch.chdir(tmp_path / "here")
@@ -113,6 +177,9 @@ def test_help_comes_without_heavy_imports():
 
 
 def test_bad_input_is_one_line_and_exit_code_2():
+    ended = command("--model", "run", "--diagnoses", "pyproject.toml")
+    assert ended.returncode == 2
+    assert "pyproject.toml must be a CSV file with the columns id and diagnosis" in ended.stderr
     ended = command("--model", "run", "--masks")
     assert ended.returncode == 2
     assert ended.stderr == (

@@ -14,6 +14,7 @@ import isic_smp
 from isic_smp import export, predict
 from isic_smp.errors import UserError
 from isic_smp.inference.conversion import ENDINGS
+from isic_smp.inference.expected_iou import ExpectedIoU
 from isic_smp.inference.exported import open_exported
 from isic_smp.inference.load import load_bundle, save_bundle
 from isic_smp.inference.parity import compare_networks
@@ -21,6 +22,7 @@ from isic_smp.inference.preprocessing import Preprocessing
 
 CHECKOUT = Path(isic_smp.__file__).parent.parent
 PREPROCESSING = Preprocessing(size=32, mean=(0.5, 0.4, 0.3), std=(0.2, 0.3, 0.4), threshold=0.45)
+EXPECTED = ExpectedIoU(intercept=-0.1, slope=0.7)
 
 
 @pytest.fixture(scope="module")
@@ -36,7 +38,7 @@ def model(tmp_path_factory) -> Path:
     with torch.no_grad():  # spread the probabilities, or nothing would be lesion
         network.segmentation_head[0].weight.mul_(30)
     folder = tmp_path_factory.mktemp("model") / "model"
-    save_bundle(network, PREPROCESSING, {}, folder)
+    save_bundle(network, PREPROCESSING, EXPECTED.to_facts(), folder)
     return folder
 
 
@@ -68,8 +70,9 @@ def photo(tmp_path) -> Path:
 
 @pytest.mark.parametrize("kind", ENDINGS)
 def test_each_format_computes_the_model_at_any_size_and_carries_its_settings(kind, model, exported):
-    network, preprocessing = open_exported(exported(kind))
+    network, preprocessing, expected_iou = open_exported(exported(kind))
     assert preprocessing == PREPROCESSING
+    assert expected_iou == EXPECTED
     expected = load_bundle(model).model
     for shape in ((1, 3, 32, 32), (5, 3, 64, 48)):
         batch = torch.randn(shape)
@@ -178,7 +181,7 @@ def test_int8_is_smaller_and_its_cost_in_validation_scores_is_printed(model, tmp
     assert "3 validation images" in said
     before, after, cost = map(float, scores["Dice"])
     assert cost == pytest.approx(before - after, abs=2e-4)
-    network, preprocessing = open_exported(out)
+    network, preprocessing, _ = open_exported(out)
     assert preprocessing == PREPROCESSING
     batch = torch.randn(2, 3, 32, 32)
     with torch.no_grad():

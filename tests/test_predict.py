@@ -17,7 +17,9 @@ import isic_smp
 from isic_smp import predict
 from isic_smp.data.images import read_image
 from isic_smp.data.isic2016 import FOLDERS, load_isic2016
+from isic_smp.data.resize import resize_image
 from isic_smp.errors import UserError
+from isic_smp.inference.expected_iou import ExpectedIoU
 from isic_smp.inference.load import load_bundle, save_bundle
 from isic_smp.inference.predictor import Predictor
 from isic_smp.inference.preprocessing import Preprocessing
@@ -27,13 +29,15 @@ CHECKOUT = Path(isic_smp.__file__).parent.parent
 SIZE = 32
 
 
-def save_model(folder: Path, *, seed: int = 0, flips: bool = False) -> Path:
+def save_model(
+    folder: Path, *, seed: int = 0, flips: bool = False, expected: ExpectedIoU | None = None
+) -> Path:
     torch.manual_seed(seed)
     model = isic_smp.create_model(
         "upconvnet", encoder_name="trunc-mobilenetv3_small_050-s1", encoder_weights=None
     )
     preprocessing = Preprocessing(size=SIZE, mean=(0.5,) * 3, std=(0.5,) * 3, test_time_flips=flips)
-    save_bundle(model, preprocessing, {}, folder)
+    save_bundle(model, preprocessing, expected.to_facts() if expected else {}, folder)
     return folder
 
 
@@ -107,6 +111,29 @@ def test_masks_of_all_kinds_of_images_are_the_predictors_own_at_their_own_sizes(
         left, top, width, height = (int(row[c]) for c in ("left", "top", "box_width", "box_height"))
         assert Image.fromarray(found).getbbox() == (left, top, left + width, top + height)
         assert float(row["seconds"]) > 0
+        assert row["expected_iou"] == ""  # a model of an older version
+
+
+def test_the_expected_iou_is_in_the_table_and_the_masks_that_need_a_look_are_said(images, tmp_path, capsys):
+    expected = ExpectedIoU(intercept=-0.2, slope=0.9)
+    model = save_model(tmp_path / "fitted", expected=expected)
+    out = tmp_path / "out"
+    assert run(images, "--model", model, "--out", out) == 0
+    printed = capsys.readouterr().out
+    bundle, table = load_bundle(model), rows(out)
+    predictor = Predictor(bundle.model, bundle.preprocessing)
+    wanted = {}
+    for path in images.rglob("*.*"):
+        [small] = predictor.probabilities(resize_image(read_image(path), SIZE)[None]).numpy()
+        wanted[path.stem] = expected.of(small, 0.5)
+        assert float(table[path.stem]["expected_iou"]) == pytest.approx(wanted[path.stem], abs=1e-5)
+    low = sorted((iou, stem) for stem, iou in wanted.items() if iou < 0.65)
+    assert low
+    assert (
+        f"with an expected IoU under 0.65, worst first: {', '.join(stem for _, stem in low[:5])}" in printed
+    )
+    with pytest.raises(UserError, match="predictions made otherwise"):  # its column would be another's
+        run(images, "--model", save_model(tmp_path / "other", expected=ExpectedIoU(0, 1)), "--out", out)
 
 
 def test_only_masks_and_table_are_written_unless_asked_and_the_table_not_where_unwanted(

@@ -11,6 +11,9 @@ from pathlib import Path
 
 import pytest
 
+from isic_smp.inference.load import load_bundle
+from isic_smp.tracking.experiment_log import HEADLINES
+
 SMALL = """
 recipe: report
 encoder: trunc-mobilenetv2_035-s2
@@ -127,7 +130,11 @@ def test_a_run_logs_its_curves_scores_pictures_tables_and_model(client, place, f
     for wanted in (
         "figures/curves.png",
         "figures/test_dice.png",
+        "figures/reliability_test.png",
+        "figures/review_test.png",
+        "figures/groups_test.png",
         "scores/test_scores.csv",
+        "scores/test_assessment.json",
         "smp_model/model.safetensors",
         "test_scores.json",
     ):
@@ -135,6 +142,13 @@ def test_a_run_logs_its_curves_scores_pictures_tables_and_model(client, place, f
     pictures = {p.removeprefix("images/").split("+")[0] for p in paths if p.startswith("images/")}
     cases = {f"{part}~case_{n}" for part in ("val", "final") for n in (1, 2, 3, 4)}
     assert pictures == cases | {"test~best", "test~median", "test~worst"}
+    fitted = load_bundle(place / "out" / "frozen").info["fitted_on_validation"]
+    assert fitted["images"] == 6
+    assert fitted["temperature"] > 0
+    assert 0 <= run.data.metrics["detail/test_failure_share_own"] <= 1
+    assert run.data.metrics["detail/test_boundary_iou_own"] >= 0
+    charts = {name for name in run.data.metrics if name.startswith("test/")}
+    assert charts <= {f"test/{name}" for name in HEADLINES}, "numbers that few look for stay out of the way"
     assert run.outputs.model_outputs, "the model is an output of the run"
 
 

@@ -15,6 +15,7 @@ import cv2
 import numpy as np
 
 from isic_smp.demo_page.analysis import Drawing, agreement
+from isic_smp.inference.expected_iou import FAILURE_IOU
 
 PHOTO_SIDE = 1280
 """Longer side, in pixels, of the photograph that is sent to the browser."""
@@ -31,6 +32,8 @@ class Look:
     """Its validation Dice."""
     result: Drawing | str
     """A string says why there is none."""
+    expected_iou: float | None = None
+    """Of the mask, where the model has an estimate."""
 
 
 def photo_css(key: str, image: np.ndarray) -> str:
@@ -113,12 +116,12 @@ def _figure(
         else ""
     )
     return (
-        f'<figure class="look">{caption}{picture}{_numbers(drawing, compared)}'
-        f"{_remarks(drawing)}{_download(name, look.model if several else None, drawing.mask)}</figure>"
+        f'<figure class="look">{caption}{picture}{_numbers(drawing, look.expected_iou, compared)}'
+        f"{_remarks(drawing, look.expected_iou)}{_download(name, look.model if several else None, drawing.mask)}</figure>"
     )
 
 
-def _numbers(drawing: Drawing, compared: str) -> str:
+def _numbers(drawing: Drawing, expected_iou: float | None, compared: str) -> str:
     percent = 100 * drawing.share
     sure = 100 * drawing.confidence
     what = (
@@ -127,6 +130,13 @@ def _numbers(drawing: Drawing, compared: str) -> str:
         else "mean probability of skin, whole image"
     )
     bar = f'<span class="bar" aria-hidden="true"><span style="width: {sure:.1f}%"></span></span>'
+    expected = (
+        ""
+        if expected_iou is None
+        else _row(
+            "Expected IoU", f"{expected_iou:.2f}", "estimated from the probabilities; 1: a perfect mask"
+        )
+    )
     return (
         "<dl>"
         + _row(
@@ -135,6 +145,7 @@ def _numbers(drawing: Drawing, compared: str) -> str:
             f"{drawing.pixels:,} of {drawing.mask.size:,} pixels",
         )
         + _row("Confidence", f"{sure:.0f} %{bar}", what)
+        + expected
         + compared
         + "</dl>"
     )
@@ -144,8 +155,10 @@ def _row(name: str, value: str, detail: str) -> str:
     return f'<div class="row"><dt>{name}</dt><dd><b>{value}</b><small>{detail}</small></dd></div>'
 
 
-def _remarks(drawing: Drawing) -> str:
+def _remarks(drawing: Drawing, expected_iou: float | None) -> str:
     remarks = []
+    if expected_iou is not None and expected_iou < FAILURE_IOU:
+        remarks.append(f"This mask needs a look: its expected IoU is under {FAILURE_IOU}.")
     if not drawing.pixels:
         remarks.append("No lesion found at this threshold.")
     if drawing.pieces > 1:

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 
 from isic_smp.errors import UserError
+from isic_smp.inference.expected_iou import ExpectedIoU
 from isic_smp.inference.from_mlflow import ALIAS, VERSION
 from isic_smp.inference.load import OUTPUT_FOLDER, load_bundle
 from isic_smp.inference.predictor import Predictor
@@ -64,6 +65,10 @@ class Models:
     def score(self, spec: str) -> float | None:
         """Mean Dice on the validation images of the model's own training, where it is known."""
         return self._load(spec)[1].get("validation", {}).get("dice_per_image_own")
+
+    def expected_iou(self, spec: str) -> ExpectedIoU | None:
+        """What was fitted on the same images to tell how good a mask is; None where nothing was."""
+        return ExpectedIoU.from_facts(self._load(spec)[1])
 
     def _load(self, spec: str) -> tuple[Predictor, dict[str, Any]]:
         # Specs come back from the browser: nothing but what was offered may reach the disk.

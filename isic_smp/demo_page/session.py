@@ -95,7 +95,9 @@ def _look(models: Models, spec: str, seen: Seen, threshold: float) -> cards.Look
     if isinstance(answer, str):
         return cards.Look(models.label(spec), None, answer)
     drawing = draw(answer, seen.height_width, threshold=threshold)
-    return cards.Look(models.label(spec), models.score(spec), drawing)
+    expected_iou = models.expected_iou(spec)
+    expected = expected_iou.of(answer, threshold) if expected_iou else None
+    return cards.Look(models.label(spec), models.score(spec), drawing, expected)
 
 
 def _ask(models: Models, spec: str, pixels: np.ndarray) -> np.ndarray | str:

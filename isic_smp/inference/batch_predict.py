@@ -15,6 +15,7 @@ from isic_smp.data.images import read_image
 from isic_smp.data.resize import resize_image, upsample_probabilities
 from isic_smp.data.resized import read_reduced
 from isic_smp.errors import UserError
+from isic_smp.inference.expected_iou import ExpectedIoU
 from isic_smp.inference.outputs import measure, overlay, shrink_for_overlay, write_picture
 from isic_smp.inference.prediction_folder import MASKS, OVERLAYS, PROBABILITIES, PredictionFolder, Row
 from isic_smp.inference.predictor import Predictor
@@ -45,6 +46,7 @@ def predict_files(
     *,
     batch_size: int,
     reduced_decoding: bool = False,
+    expected_iou: ExpectedIoU | None = None,
     progress: Callable[[int], object] = lambda done: None,
 ) -> None:
     """Predict every file of `names` that `folder` has not yet, and write what the folder wants of it.
@@ -59,6 +61,7 @@ def predict_files(
         batch_size: images in the network at once.
         reduced_decoding: decode large JPEGs at a fraction of their size, as training does
             (`isic_smp.data.resized`): faster, and single pixels of the network's input differ by 1 or 2.
+        expected_iou: fitted for the model, where something was.
         progress: told after each batch how many images it held.
 
     Raises:
@@ -98,6 +101,7 @@ def predict_files(
             width=width,
             height=height,
             **measure(mask, probability)._asdict(),
+            expected_iou=expected_iou.of(small, threshold) if expected_iou else None,
             seconds=round(picture.seconds + seconds + time.perf_counter() - start, 4),
         )
 

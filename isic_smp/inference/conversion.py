@@ -20,6 +20,7 @@ from torch import Tensor, nn
 import isic_smp
 from isic_smp.errors import UserError
 from isic_smp.inference.engines import require
+from isic_smp.inference.expected_iou import ExpectedIoU
 from isic_smp.inference.preprocessing import Preprocessing
 
 if TYPE_CHECKING:
@@ -37,11 +38,12 @@ INPUT, OUTPUT = "image", "logits"
 _OPSET = 20
 
 
-def facts(preprocessing: Preprocessing) -> dict[str, Any]:
+def facts(preprocessing: Preprocessing, expected_iou: ExpectedIoU | None = None) -> dict[str, Any]:
     """What goes into each file beside the network, as plain JSON values."""
     return {
         "isic_smp": isic_smp.__version__,
         **preprocessing.to_dict(),
+        **(expected_iou.to_facts() if expected_iou else {}),
         "input": "float32 (B, 3, H, W), RGB, (pixel / 255 - mean) / std, trained at H = W = size",
         "output": "logits (B, 1, H, W): lesion where sigmoid(logits) > threshold",
     }
@@ -58,7 +60,14 @@ def preprocessing_of(values: dict[str, Any]) -> Preprocessing:
     )
 
 
-def save_as(kind: Format, network: nn.Module, preprocessing: Preprocessing, path: Path) -> None:
+def save_as(
+    kind: Format,
+    network: nn.Module,
+    preprocessing: Preprocessing,
+    path: Path,
+    *,
+    expected_iou: ExpectedIoU | None = None,
+) -> None:
     """Write `network` in one of the formats.
 
     Args:
@@ -66,6 +75,7 @@ def save_as(kind: Format, network: nn.Module, preprocessing: Preprocessing, path
         network: as `fused_for_inference` makes it, float32 on the CPU.
         preprocessing: what belongs to it.
         path: the file. OpenVINO puts the weights beside it, in a .bin file.
+        expected_iou: what was fitted for the model, where something was.
 
     Raises:
         UserError: the format's packages are not installed, the network cannot be converted, or the file
@@ -73,12 +83,12 @@ def save_as(kind: Format, network: nn.Module, preprocessing: Preprocessing, path
     """
     try:
         if kind == "onnx":
-            path.write_bytes(to_onnx(network, preprocessing).SerializeToString())
+            path.write_bytes(to_onnx(network, preprocessing, expected_iou).SerializeToString())
         elif kind == "openvino":
-            model = to_openvino(network, preprocessing)
+            model = to_openvino(network, preprocessing, expected_iou)
             require("openvino").save_model(model, str(path), compress_to_fp16=False)
         else:
-            extra = {FACTS: json.dumps(facts(preprocessing), indent=2)}
+            extra = {FACTS: json.dumps(facts(preprocessing, expected_iou), indent=2)}
             if kind == "torch-export":
                 program = to_program(network, preprocessing)
                 program.example_inputs = None  # would be kept as a pickle
@@ -105,7 +115,9 @@ def to_torchscript(network: nn.Module, preprocessing: Preprocessing) -> torch.ji
         return torch.jit.trace(network, _example(preprocessing), check_trace=False)
 
 
-def to_onnx(network: nn.Module, preprocessing: Preprocessing) -> "onnx.ModelProto":
+def to_onnx(
+    network: nn.Module, preprocessing: Preprocessing, expected_iou: ExpectedIoU | None = None
+) -> "onnx.ModelProto":
     """`network` as an ONNX model, the facts as JSON values in its metadata_props."""
     require("onnx"), require("onnxscript")
     with _converting("onnx"):
@@ -122,19 +134,21 @@ def to_onnx(network: nn.Module, preprocessing: Preprocessing) -> "onnx.ModelProt
         model = program.model_proto
     for node in (*model.graph.node, *(n for f in model.functions for n in f.node)):
         del node.metadata_props[:]  # which line of which file on this machine it comes from
-    for name, value in facts(preprocessing).items():
+    for name, value in facts(preprocessing, expected_iou).items():
         model.metadata_props.add(key=name, value=json.dumps(value))
     return model
 
 
-def to_openvino(network: nn.Module, preprocessing: Preprocessing) -> "openvino.Model":
+def to_openvino(
+    network: nn.Module, preprocessing: Preprocessing, expected_iou: ExpectedIoU | None = None
+) -> "openvino.Model":
     """`network` as an OpenVINO model, the facts as JSON values in its rt_info section `isic_smp`."""
     openvino = require("openvino")
     with _converting("openvino"):
         model = openvino.convert_model(network, example_input=_example(preprocessing), input=[-1, 3, -1, -1])
     model.inputs[0].set_names({INPUT})
     model.outputs[0].set_names({OUTPUT})
-    for name, value in facts(preprocessing).items():
+    for name, value in facts(preprocessing, expected_iou).items():
         model.set_rt_info(json.dumps(value), [SECTION, name])
     return model
 

@@ -61,6 +61,10 @@ class ExpectedIoU:
         """The two numbers as plain JSON values."""
         return {"intercept": self.intercept, "slope": self.slope}
 
+    def to_facts(self) -> dict[str, Any]:
+        """The reverse of `from_facts`."""
+        return {FITTED: {"expected_iou": self.to_dict()}}
+
     @classmethod
     def from_facts(cls, facts: Mapping[str, Any]) -> "ExpectedIoU | None":
         """What was fitted for a model, from the facts that go with it; None where nothing was, as in old ones."""

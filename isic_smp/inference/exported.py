@@ -1,9 +1,9 @@
-"""Exported model files, opened again: the network as an engine, and its preprocessing."""
+"""Exported model files, opened again: the network as an engine, and what belongs to it."""
 
 import json
 import warnings
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -11,13 +11,23 @@ from torch import Tensor, nn
 from isic_smp.errors import UserError
 from isic_smp.inference.conversion import FACTS, SECTION, preprocessing_of
 from isic_smp.inference.engines import OnnxRuntimeEngine, OpenVinoEngine, require
+from isic_smp.inference.expected_iou import FITTED, ExpectedIoU
 from isic_smp.inference.preprocessing import Preprocessing
 
 SAFE = (".onnx", ".xml", ".pt2")
 """Endings of exported files that hold no code. A TorchScript file (.pt) is a program that runs when loaded."""
 
 
-def open_exported(path: Path, *, precision: str = "float32") -> tuple[nn.Module, Preprocessing]:
+class Exported(NamedTuple):
+    """What an exported file holds."""
+
+    network: nn.Module
+    preprocessing: Preprocessing
+    expected_iou: ExpectedIoU | None
+    """None in files of models that have none, and of older versions."""
+
+
+def open_exported(path: Path, *, precision: str = "float32") -> Exported:
     """The network in an exported file, ready to run on the CPU, and what belongs to it.
 
     Args:
@@ -33,7 +43,8 @@ def open_exported(path: Path, *, precision: str = "float32") -> tuple[nn.Module,
         raise UserError(f"{path} is no exported model: expected {', '.join(opener)}")
     try:
         network, values = opener[path.suffix](path, precision)
-        return network, preprocessing_of({name: json.loads(text) for name, text in values.items()})
+        facts = {name: json.loads(text) for name, text in values.items()}
+        return Exported(network, preprocessing_of(facts), ExpectedIoU.from_facts(facts))
     except UserError as error:
         raise UserError(f"cannot use {path}: {error}") from None
     except Exception as error:  # each reader has its own for damaged files
@@ -59,7 +70,7 @@ def _open_onnx(path: Path, precision: str) -> tuple[nn.Module, dict[str, str]]:
 
 def _open_openvino(path: Path, precision: str) -> tuple[nn.Module, dict[str, str]]:
     model = require("openvino").Core().read_model(str(path))
-    names = Preprocessing.__dataclass_fields__
+    names = (*Preprocessing.__dataclass_fields__, FITTED)
     values = {
         n: model.get_rt_info([SECTION, n]).astype(str) for n in names if model.has_rt_info([SECTION, n])
     }

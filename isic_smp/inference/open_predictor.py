@@ -13,6 +13,7 @@ from torch import nn
 from isic_smp.errors import UserError
 from isic_smp.inference.conversion import ENDINGS
 from isic_smp.inference.engines import EngineName, make_engine
+from isic_smp.inference.expected_iou import ExpectedIoU
 from isic_smp.inference.exported import SAFE, open_exported
 from isic_smp.inference.load import load_bundle
 from isic_smp.inference.predictor import Predictor, check_binary_logits
@@ -26,6 +27,8 @@ class Opened:
     predictor: Predictor
     identity: dict[str, Any]
     """SHA-256 of the weights, and the settings, as plain JSON values."""
+    expected_iou: ExpectedIoU | None
+    """Fitted for the model; None where nothing was."""
 
 
 def open_predictor(
@@ -58,22 +61,25 @@ def open_predictor(
             raise UserError(f"{path} is a program that would run here: export to {', '.join(SAFE)} instead")
         if engine != "torch" or device.type != "cpu":
             raise UserError(f"{path} runs as it is, on the CPU: leave out --engine and --device")
-        network, preprocessing = open_exported(path, precision=precision)
+        network, preprocessing, expected_iou = open_exported(path, precision=precision)
         weights = [path, path.with_suffix(".bin")] if path.suffix == ".xml" else [path]
         digest = hashlib.sha256(b"".join(file.read_bytes() for file in weights)).hexdigest()
         precision = "float32"  # what it computes in is its engine's affair, not autocast's
     else:
         bundle = load_bundle(spec, tracking_uri=tracking_uri)
         check_binary_logits(bundle.model)
+        expected_iou = ExpectedIoU.from_facts(bundle.info)
         preprocessing, digest = bundle.preprocessing, _digest(bundle.model)
         network = make_engine(engine, bundle.model, preprocessing, device=device, precision=precision)
     if threshold is not None:
         preprocessing = dataclasses.replace(preprocessing, threshold=threshold)
     identity = {"model": digest, **preprocessing.to_dict(), "bf16": bf16}
+    if expected_iou is not None:
+        identity["expected_iou"] = expected_iou.to_dict()
     predictor = Predictor(
         network, preprocessing, device=device, precision="bf16" if precision == "bf16" else "float32"
     )
-    return Opened(predictor, identity)
+    return Opened(predictor, identity, expected_iou)
 
 
 def _digest(model: nn.Module) -> str:

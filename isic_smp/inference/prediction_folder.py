@@ -42,6 +42,8 @@ class Row:
     box_width: int | None
     box_height: int | None
     confidence: float
+    expected_iou: float | None = None
+    """None where the model has no estimate."""
     seconds: float
     """Reading, its share of its batch in the network, and writing."""
 

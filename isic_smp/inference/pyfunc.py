@@ -23,6 +23,7 @@ from mlflow.pyfunc import PythonModel
 from isic_smp.data.resize import resize_image, upsample_probabilities
 from isic_smp.errors import UserError
 from isic_smp.inference.confidence import confidence
+from isic_smp.inference.expected_iou import FITTED, ExpectedIoU
 from isic_smp.inference.preprocessing import Preprocessing
 from isic_smp.inference.received import is_served, list_images, read_pixels
 from isic_smp.inference.symmetries import mean_over_symmetries
@@ -57,6 +58,8 @@ class LesionModel(PythonModel):
         self.read_files = settings.pop("read_files")
         if self.read_files not in ("auto", True, False):
             raise BadRequest(f"read_files must be auto, true or false, got {self.read_files!r}")
+        self.expected_iou = ExpectedIoU.from_facts(settings)
+        settings.pop(FITTED, None)
         try:
             self.preprocessing = Preprocessing.from_dict(settings)
         except UserError as error:
@@ -79,7 +82,8 @@ class LesionModel(PythonModel):
         Returns:
             One row an image: `height` and `width` in pixels; `lesion_pixels`, `lesion_share` (0 to 1);
             `confidence`, the mean probability of the mask's pixels, or where the mask is empty the mean
-            of 1 - probability over the image; `mask`, uint8 (H, W), 1 is lesion (as PNG 255);
+            of 1 - probability over the image; `expected_iou`, 0 to 1, the lowest being the masks that need a
+            look, None where the model has no estimate; `mask`, uint8 (H, W), 1 is lesion (as PNG 255);
             `probability`, float32 (H, W) (as PNG 255 times that, rounded).
 
         Raises:
@@ -123,7 +127,8 @@ class LesionModel(PythonModel):
         pixels = read_pixels(image, name, read_files=read_files)
         small = resize_image(pixels, self.preprocessing.size)[None]
         height, width = pixels.shape[:2]
-        probability = upsample_probabilities(self._probabilities(small)[0], (height, width))
+        chance = self._probabilities(small)[0]
+        probability = upsample_probabilities(chance, (height, width))
         mask = probability > threshold
         lesion_pixels = int(np.count_nonzero(mask))
         return {
@@ -132,6 +137,7 @@ class LesionModel(PythonModel):
             "lesion_pixels": lesion_pixels,
             "lesion_share": lesion_pixels / mask.size,
             "confidence": confidence(mask, probability),
+            "expected_iou": self.expected_iou.of(chance, threshold) if self.expected_iou else None,
             "mask": mask.astype(np.uint8),
             "probability": probability,
         }

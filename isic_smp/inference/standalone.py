@@ -20,6 +20,7 @@ MODULES = (
     "isic_smp.inference.preprocessing",
     "isic_smp.inference.symmetries",
     "isic_smp.inference.confidence",
+    "isic_smp.inference.expected_iou",
     "isic_smp.inference.received",
     "isic_smp.inference.pyfunc",
 )

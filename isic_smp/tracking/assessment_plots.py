@@ -89,7 +89,7 @@ def review(found: Assessment, path: Path) -> None:
     risk.set_title("Mean 1 - IoU of the most trusted share", loc="left", fontsize=TEXT + 1)
     risk.set_xlabel("share of the images", fontsize=TEXT)
     risk.set_xlim(0, 1)
-    risk.set_ylim(0, 1.35 * max(judged.random_risk(), judged.curve().max(), 0.01))
+    risk.set_ylim(0, 1.7 * max(judged.random_risk(), judged.curve().max(), 0.01))
     risk.legend(loc="upper left", frameon=False, fontsize=TEXT - 2)
     save_figure(figure, path)
 
@@ -103,9 +103,7 @@ def groups(found: Assessment, path: Path) -> None:
         colour = VALIDATION if group is found.worst else TRAIN
         axes.barh(n, group.iou, height=0.42, color=colour)
         axes.text(0, n - 0.27, f"{group.name} ({group.images})", fontsize=TEXT - 1, va="bottom")
-        axes.text(
-            group.iou - 0.01, n, f"{group.iou:.3f}", fontsize=TEXT - 1, va="center", ha="right", color="white"
-        )
+        axes.text(0.01, n, f"{group.iou:.3f}", fontsize=TEXT - 1, va="center", color="white")
     axes.axvline(mean, color="black", linewidth=1.5, linestyle="--")
     axes.set_title(
         f"IoU by group; dashed: {mean:.3f}, mean of {len(found.scores.ids)}", loc="left", fontsize=TEXT + 1

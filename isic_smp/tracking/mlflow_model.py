@@ -27,6 +27,7 @@ import torch.fx.config
 from PIL import Image
 from torch import nn
 
+from isic_smp.inference.expected_iou import ExpectedIoU
 from isic_smp.inference.preprocessing import Preprocessing
 from isic_smp.inference.received import COLUMN
 from isic_smp.inference.standalone import standalone_source
@@ -54,6 +55,7 @@ def save_mlflow_model(
     import mlflow
     from mlflow.models import Model
 
+    expected_iou = ExpectedIoU.from_facts(info)
     with tempfile.TemporaryDirectory() as temporary, warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of MLflow's own calls of pandas
         exported, code = Path(temporary) / "exported", Path(temporary) / CODE_FILE
@@ -64,7 +66,11 @@ def save_mlflow_model(
                 str(folder),
                 python_model=str(code),
                 artifacts={"program": str(exported / "data" / PROGRAM)},
-                model_config={**preprocessing.to_dict(), "read_files": "auto"},
+                model_config={
+                    **preprocessing.to_dict(),
+                    **(expected_iou.to_facts() if expected_iou else {}),
+                    "read_files": "auto",
+                },
                 signature=_signature(),
                 input_example=_example_request(preprocessing.size),
                 # Given, since MLflow would find them out by loading the model in a process of its own (10 s).
@@ -122,6 +128,7 @@ def _signature() -> "ModelSignature":
         ColSpec(DataType.long, name) for name in ("height", "width", "lesion_pixels")
     ]
     columns += [ColSpec(DataType.double, name) for name in ("lesion_share", "confidence")]
+    columns.append(ColSpec(DataType.double, "expected_iou", required=False))
     columns += [ColSpec(AnyType(), name) for name in ("mask", "probability")]
     params = [ParamSpec("threshold", DataType.double, None), ParamSpec("output", DataType.string, "auto")]
     return ModelSignature(outputs=Schema(columns), params=ParamSchema(params))

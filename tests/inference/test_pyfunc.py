@@ -19,12 +19,16 @@ from mlflow.exceptions import MlflowException
 from PIL import Image
 
 from isic_smp.data.images import MAX_PIXELS, read_image
+from isic_smp.data.resize import resize_image
 from isic_smp.inference import standalone
+from isic_smp.inference.expected_iou import ExpectedIoU
 from isic_smp.inference.predictor import Predictor
 from isic_smp.tracking.mlflow_model import save_mlflow_model
 
 TOLERANCE = 1e-4
 """Largest difference of a probability between the exported program and the network it was exported from."""
+
+EXPECTED = ExpectedIoU(intercept=0.3, slope=0.6)
 
 RNG = np.random.default_rng(0)
 PIXELS = cv2.resize(RNG.integers(0, 256, (5, 7, 3), dtype=np.uint8), dsize=(90, 61))
@@ -41,7 +45,7 @@ def network(make_unet):
 @pytest.fixture(scope="module")
 def folder(network, preprocessing, tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("mlflow") / "model"
-    save_mlflow_model(network, preprocessing, {"recipe": {"seed": 3}}, folder)
+    save_mlflow_model(network, preprocessing, {"recipe": {"seed": 3}, **EXPECTED.to_facts()}, folder)
     return folder
 
 
@@ -174,6 +178,20 @@ def test_the_figures_are_those_of_the_mask(model):
     assert row["lesion_pixels"] == mask.sum()
     assert row["lesion_share"] == pytest.approx(mask.mean())
     assert row["confidence"] == pytest.approx(row["probability"][mask].mean(), abs=1e-6)
+
+
+def test_the_expected_iou_is_that_of_the_probabilities_at_the_networks_size(model, network, preprocessing):
+    small = resize_image(PIXELS, preprocessing.size)[None]
+    [chance] = Predictor(network, preprocessing).probabilities(small).numpy()
+    for threshold in (0.5, 0.8):
+        row = model.predict(PIXELS, params={"threshold": threshold}).iloc[0]
+        assert row["expected_iou"] == pytest.approx(EXPECTED.of(chance, threshold), abs=1e-3)
+    assert EXPECTED.of(chance, 0.5) != pytest.approx(EXPECTED.of(chance, 0.8), abs=1e-2)
+
+
+def test_a_model_without_an_estimate_says_none(network, preprocessing, tmp_path):
+    save_mlflow_model(network, preprocessing, {}, tmp_path / "old")
+    assert mlflow.pyfunc.load_model(str(tmp_path / "old")).predict(PIXELS).iloc[0]["expected_iou"] is None
 
 
 def test_an_empty_mask_is_as_sure_as_skin_is_probable(model):

@@ -128,6 +128,29 @@ def test_progress_counts_every_image(drawn, predictor):
     assert told == [3, 3, 1]
 
 
+def test_an_observer_sees_every_image_at_both_sizes_in_its_place(drawn, predictor):
+    seen: dict[int, tuple] = {}
+    batches = []
+
+    class Watch:
+        def network(self, start, logits, probabilities, truth):
+            np.testing.assert_allclose(probabilities, 1 / (1 + np.exp(-logits)), rtol=1e-5)
+            batches.append((start, (probabilities > 0.5).sum((1, 2)), truth.sum((1, 2))))
+
+        def own(self, index, predicted, truth):
+            seen[index] = (np.count_nonzero(predicted & truth), np.count_nonzero(truth), truth.shape)
+
+    scores = score(predictor, drawn, batch_size=3, observer=Watch())
+    assert [start for start, *_ in batches] == [0, 3, 6]
+    tp, fp, fn, _ = scores.network_counts.T
+    np.testing.assert_array_equal(np.concatenate([predicted for _, predicted, _ in batches]), tp + fp)
+    np.testing.assert_array_equal(np.concatenate([truth for *_, truth in batches]), tp + fn)
+    assert [seen[n] for n in range(7)] == [
+        (counts[0], counts[0] + counts[2], tuple(size))
+        for counts, size in zip(scores.own_counts, scores.sizes, strict=True)
+    ]
+
+
 def test_an_unreadable_file_stops_with_its_name(drawn, predictor):
     drawn[5].image.write_bytes(b"no picture")
     with pytest.raises(UserError, match="ISIC_0000005"):
