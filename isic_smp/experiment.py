@@ -15,6 +15,7 @@ from torch import nn
 from isic_smp.assessment.assess import assess
 from isic_smp.assessment.fitting import fit_on_validation
 from isic_smp.assessment.observations import Observations, score_and_observe
+from isic_smp.data.diagnoses import read_diagnoses
 from isic_smp.data.groups import hold_out
 from isic_smp.data.isic2016 import LesionData
 from isic_smp.data.pairs import Pair
@@ -111,6 +112,7 @@ def run_experiment(
         if setup.hold_out is not None:
             data = main_first(ranks, lambda: _without(setup, data, place))
         place.say(f"data: {data.describe()}")
+        diagnosis = read_diagnoses(data.root) or {}  # before the work: a manifest may be broken
         make_deterministic(place.device, recipe.seed)
         prepared = prepare(
             recipe,
@@ -144,7 +146,9 @@ def run_experiment(
                 on_epoch=on_epoch,
                 progress=progress,
             )
-            return _finish(recipe, setup, data, prepared, fitted, log, place, output_dir) if log else None
+            if log is None:
+                return None
+            return _finish(recipe, setup, data, diagnosis, prepared, fitted, log, place, output_dir)
         except BaseException as error:
             if log is not None:
                 log.fail(error)
@@ -206,6 +210,7 @@ def _finish(
     recipe: Recipe,
     setup: Setup,
     data: LesionData,
+    diagnosis: Mapping[str, str],
     prepared: Prepared,
     fitted: Fit,
     log: ExperimentLog,
@@ -223,10 +228,10 @@ def _finish(
         )
 
     validation_scores, seen = scored(data.val)
-    fitted_numbers = fit_on_validation(validation_scores, seen)
-    validation = assess(validation_scores, seen, data, "val", fitted=fitted_numbers)
+    numbers = fit_on_validation(validation_scores, seen)
+    validation = assess(validation_scores, seen, data, "val", fitted=numbers, diagnosis=diagnosis)
     test = (
-        assess(*scored(data.test), data, "test", fitted=fitted_numbers)
+        assess(*scored(data.test), data, "test", fitted=numbers, diagnosis=diagnosis)
         if setup.score_test and data.test
         else None
     )
@@ -238,7 +243,7 @@ def _finish(
         "validation": validation.scores.summary(),
         "test": test.scores.summary() if test else None,
         "assessment": {"validation": validation.summary(), "test": test.summary() if test else None},
-        **fitted_numbers.to_facts(),
+        **numbers.to_facts(),
     }
     model_folder = output_dir / OUTPUT_FOLDER
     save_bundle(prepared.model, prepared.preprocessing, info, model_folder)

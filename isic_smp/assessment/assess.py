@@ -19,7 +19,6 @@ from isic_smp.assessment.subgroups import (
     size_thirds,
     worst_group,
 )
-from isic_smp.data.diagnoses import read_diagnoses
 from isic_smp.data.isic2016 import LesionData, seen_in_training
 from isic_smp.inference.expected_iou import FAILURE_IOU
 from isic_smp.inference.scores import Scores
@@ -158,18 +157,13 @@ def assess(
         data: that they belong to.
         split: train, val or test.
         fitted: what goes with the model.
-        diagnosis: of each image id. Default: what a manifest beside the data says.
-
-    Raises:
-        UserError: a manifest that cannot be read.
+        diagnosis: of each image id, where known.
     """
-    if diagnosis is None:
-        diagnosis = read_diagnoses(data.root) or {}
     tp, _, fn, _ = scores.own_counts.T
     kinds = {
         "lesion size": size_thirds((tp + fn) / scores.own_counts.sum(axis=1)),
         "border": by_border(observed.touches_border),
-        "diagnosis": by_diagnosis(scores.ids, diagnosis),
+        "diagnosis": by_diagnosis(scores.ids, diagnosis or {}),
     }
     groups = score_groups(kinds, dice=scores.own["dice"], iou=scores.own["iou"])
     return Assessment(scores, observed, fitted, tuple(groups), seen_in_training(data, split))
