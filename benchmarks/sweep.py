@@ -71,6 +71,7 @@ def single(options: argparse.Namespace, number: int) -> list[str]:
     varied = settings(number)
     return [
         *[sys.executable, "-m", "isic_smp.run", "--freeze", "--affine", "0", "--colour", "0"],
+        *["--artefacts", "0"],
         *["--epochs", str(options.epochs), "--encoder-weights", str(options.encoder_weights.resolve())],
         *["--data-dir", str(options.data_dir.resolve()), "--lr", str(varied["lr"])],
         *["--decoder-channels", *map(str, varied["decoder_channels"]), "--seed", str(varied["seed"])],
@@ -96,6 +97,7 @@ def trials(options: argparse.Namespace) -> None:
                 "freeze": True,
                 "affine": 0.0,
                 "colour": 0.0,
+                "artefacts": 0.0,
                 "epochs": options.epochs,
                 "encoder_weights": str(options.encoder_weights.resolve()),
                 **settings(number),

@@ -4,7 +4,7 @@
     python -m isic_smp.demo --model runs/20260102-030405-frozen-seed0
     python -m isic_smp.demo --model models:/lesions@champion --model models:/lesions/4 --port 8000
 
-Without --model it offers all registered models. Several models are shown side by side. The page is
+Without --model it offers all registered models, and the one that comes with the package. Several models are shown side by side. The page is
 served to this machine only and fetches nothing from elsewhere; Ctrl-C ends it.
 
 Needs Gradio: pip install 'isic-smp[demo]'
@@ -38,7 +38,7 @@ class Options:
 
     model: Annotated[tuple[str, ...], tyro.conf.UseAppendAction] = ()
     """A run's --output-dir, a model folder, a run id, runs:/ID, models:/NAME@ALIAS or models:/NAME/3.
-    Again for more, side by side. Default: the registered models."""
+    Again for more, side by side. Default: the registered models and the package's own."""
     host: str = "127.0.0.1"
     """Address to serve at. Any but this machine's own lets others in, without a password."""
     port: int = 7860

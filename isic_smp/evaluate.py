@@ -36,8 +36,8 @@ PROG = "python -m isic_smp.evaluate"
 class Options:
     """What is scored on what."""
 
-    model: str
-    """A run's --output-dir, a model folder, a run id, runs:/ID, models:/NAME@ALIAS or models:/NAME/3."""
+    model: str = "isic2016"
+    """isic2016 is the model that comes with the package. Else a run's --output-dir, a model folder, a run id, runs:/ID, models:/NAME@ALIAS or models:/NAME/3."""
     data: Literal["auto", "isic2016", "synthetic"] = "auto"
     """auto: ISIC 2016 where it is found, else drawn pictures, said loudly."""
     data_dir: Path | None = None

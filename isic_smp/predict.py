@@ -1,5 +1,6 @@
 """Predict masks for images of any size and format.
 
+    python -m isic_smp.predict photo.jpg                 # by the model that comes with the package
     python -m isic_smp.predict photo.jpg --model runs/20260102-030405-frozen-seed0 --out predictions
     python -m isic_smp.predict images/ more/*.png --model models:/lesions@champion --out predictions --overlays
     python -m isic_smp.predict images/ --model model.onnx --out predictions
@@ -37,10 +38,10 @@ class Options:
 
     images: Annotated[tyro.conf.Positional[tuple[str, ...]], tyro.conf.arg(metavar="IMAGE...")]
     """Image files, folders (searched with their subfolders) and patterns such as 'scans/**/*.tif'."""
-    model: str
-    """A run's --output-dir, a model folder, a run id, runs:/ID, models:/NAME@ALIAS, models:/NAME/3, or an
+    model: str = "isic2016"
+    """isic2016 is the model that comes with the package. Else a run's --output-dir, a model folder, a run id, runs:/ID, models:/NAME@ALIAS, models:/NAME/3, or an
     exported .onnx, .xml or .pt2 file."""
-    out: Path
+    out: Path = Path("predictions")
     """Folder for the results."""
     probabilities: bool = False
     """Write OUT/probabilities too: 8-bit pictures, 255 times the probability."""

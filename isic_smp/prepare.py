@@ -19,6 +19,7 @@ from isic_smp.errors import UserError
 from isic_smp.inference.load import load_bundle
 from isic_smp.inference.preprocessing import Preprocessing
 from isic_smp.models.families import parse_encoder_name
+from isic_smp.models.shipped import NAME as SHIPPED
 from isic_smp.models.upconvnet import UpConvNet
 from isic_smp.training.batches import Batches, Order, PixelBatches
 from isic_smp.training.device import resolve_precision
@@ -146,8 +147,10 @@ def _build_model(recipe: Recipe, is_demo: bool, tracking_uri: str | None) -> tup
             encoder_weights=weights,
             decoder_depth=recipe.decoder_depth,
             decoder_channels=recipe.decoder_channels,
+            decoder_width=recipe.decoder_width,
             decoder_norm=recipe.decoder_norm,
             skip_connections=recipe.skip_connections,
+            decoder_context=recipe.decoder_context,
         )
 
     if recipe.init_from is not None:
@@ -159,10 +162,14 @@ def _build_model(recipe: Recipe, is_demo: bool, tracking_uri: str | None) -> tup
     except UserError as error:
         if not (is_demo and recipe.encoder_weights == "imagenet"):
             raise
+        try:
+            model, used, start = build(SHIPPED), SHIPPED, "the package's own, fine-tuned on lesions"
+        except UserError:  # the recipe's encoder is another network, or a deeper cut
+            model, used, start = build("none"), "none", "chance"
         print(
-            f"!!! NO IMAGENET WEIGHTS, the encoder starts from chance (demo only): {error}", file=sys.stderr
+            f"!!! NO IMAGENET WEIGHTS, the encoder starts from {start} (demo only): {error}", file=sys.stderr
         )
-        return build("none"), "none"
+        return model, used
 
 
 def _check_fits(trained: nn.Module, wanted: UpConvNet, spec: str) -> None:
@@ -179,7 +186,15 @@ def _check_fits(trained: nn.Module, wanted: UpConvNet, spec: str) -> None:
         differing.append(f"encoder {there} there, {here} here")
     shapes = [{k: v.shape for k, v in m.state_dict().items()} for m in (trained, wanted)]
     if shapes[0] != shapes[1]:
-        names = ("encoder_depth", "decoder_depth", "decoder_channels", "decoder_norm", "skip_connections")
+        names = (
+            "encoder_depth",
+            "decoder_depth",
+            "decoder_channels",
+            "decoder_width",
+            "decoder_norm",
+            "skip_connections",
+            "decoder_context",
+        )
         pairs = [(name, trained.config.get(name), wanted.config.get(name)) for name in names]
         differing += [f"{name} {a} there, {b} here" for name, a, b in pairs if a != b]
     if differing or shapes[0] != shapes[1]:

@@ -31,7 +31,7 @@ class Options:
     """Where data come from and results go."""
 
     recipe: str = "default"
-    """A preset (default, report) or a .yaml file of settings; the options below change single settings of it."""
+    """A preset (default, small, report) or a .yaml file of settings; the options below change single settings of it."""
     data: Literal["auto", "isic2016", "synthetic"] = "auto"
     """auto: ISIC 2016 where it is found, else drawn pictures, said loudly."""
     data_dir: Path | None = None

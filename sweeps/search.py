@@ -49,7 +49,17 @@ def plan(options: SearchOptions) -> Plan:
     check_not_varied(
         recipe,
         preset(options),
-        ("lr", "encoder_lr", "loss", "weight_decay", "affine", "colour", "ema", "skip_connections")
+        (
+            "lr",
+            "encoder_lr",
+            "loss",
+            "weight_decay",
+            "affine",
+            "colour",
+            "artefacts",
+            "ema",
+            "skip_connections",
+        )
         + ("encoder_depth", "decoder_depth", "decoder_channels"),
     )
     if options.objectives[:1] != ("val_iou",) or len(set(options.objectives)) < len(options.objectives):
@@ -84,6 +94,7 @@ def space(recipe: Recipe) -> dict[str, BaseDistribution]:
         found["encoder_lr_share"] = FloatDistribution(0.05, 1.0, log=True)
         found["affine"] = FloatDistribution(0.0, 1.0)
         found["colour"] = FloatDistribution(0.0, 1.0)
+        found["artefacts"] = FloatDistribution(0.0, 1.0)
     return found
 
 
@@ -98,7 +109,11 @@ def recipe_settings(params: Params, base: Recipe) -> dict:
     if "encoder_lr_share" in params:
         settings["encoder_lr"] = params["lr"] * params["encoder_lr_share"]
     if base.freeze and base.feature_bank != "off":
-        settings |= {"affine": 0.0, "colour": 0.0}  # so that all trials train from the feature bank
+        settings |= {
+            "affine": 0.0,
+            "colour": 0.0,
+            "artefacts": 0.0,
+        }  # so that all trials train from the feature bank
     channels = [max(8, int(c * WIDTHS[params["width"]])) for c in default_channels(steps, steps)]
     return settings | {"encoder": encoder, "decoder_channels": channels}
 

@@ -19,7 +19,7 @@ _TURNS = {1: cv2.ROTATE_90_COUNTERCLOCKWISE, 2: cv2.ROTATE_180, 3: cv2.ROTATE_90
 
 # Greatest change at strength 1; of factors the logarithm, so that halving is as likely as doubling.
 _ROTATION = np.pi / 4  # with the quarter turns, every angle
-_LOG_SCALE = 0.35
+_LOG_SCALE = 0.5
 _LOG_ASPECT = 0.2  # pictures are squashed to a square from differing aspect ratios
 _SHEAR = 0.2
 _SHIFT = 0.15  # of the side

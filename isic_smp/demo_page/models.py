@@ -14,6 +14,7 @@ from isic_smp.inference.expected_iou import ExpectedIoU
 from isic_smp.inference.from_mlflow import ALIAS, VERSION
 from isic_smp.inference.load import OUTPUT_FOLDER, load_bundle
 from isic_smp.inference.predictor import Predictor
+from isic_smp.models.shipped import NAME as SHIPPED
 
 
 @dataclass(frozen=True)
@@ -93,28 +94,26 @@ def named_choices(specs: Sequence[str]) -> list[Choice]:
 
 
 def registered_choices(tracking_uri: str | None) -> tuple[list[Choice], list[str]]:
-    """Every registered version, by name and newest first, and the spec of the one to start with.
+    """Every registered version, by name and newest first, then the package's own, and the spec to start with.
 
-    That is a version with an alias, a champion before others; else the newest one.
+    That is a version with an alias, a champion before others; else the newest one; else the package's own.
 
     Raises:
-        UserError: nothing is registered, or the store cannot be reached.
+        UserError: the store cannot be reached.
     """
     from isic_smp.tracking.registry import CHAMPION, Registry
 
     versions = Registry(tracking_uri).versions()
+    shipped = Choice(SHIPPED, f"{SHIPPED} (comes with the package)")
     if not versions:
-        raise UserError(
-            "no model is registered: pass --model with a run's --output-dir, a model folder or a run id, "
-            "or register one with python -m isic_smp.registry register"
-        )
+        return [shipped], [SHIPPED]
     choices = []
     for version in versions:
         aliases = ", ".join(sorted(version.aliases))
         label = f"{version.name}, version {version.version}" + (f" ({aliases})" if aliases else "")
         choices.append(Choice(f"models:/{version.name}/{version.version}", label))
     ranked = max(versions, key=lambda v: (CHAMPION in v.aliases, bool(v.aliases), int(v.version)))
-    return choices, [f"models:/{ranked.name}/{ranked.version}"]
+    return [*choices, shipped], [f"models:/{ranked.name}/{ranked.version}"]
 
 
 def _short_name(spec: str) -> str:

@@ -23,6 +23,8 @@ from torch import nn
 import isic_smp
 from isic_smp.errors import UserError
 from isic_smp.inference.preprocessing import Preprocessing
+from isic_smp.models.shipped import NAME as SHIPPED
+from isic_smp.models.shipped import shipped_folder
 
 CONFIG, WEIGHTS, BUNDLE = "config.json", "model.safetensors", "isic_smp.json"
 FORMAT = 1
@@ -33,7 +35,7 @@ OUTPUT_FOLDER = "model"
 """The same in a run's --output-dir."""
 
 SPEC_HELP = (
-    "a saved model folder, a run's --output-dir, a run id, runs:/ID, "
+    f"{SHIPPED} (the model that comes with the package), a saved model folder, a run's --output-dir, a run id, runs:/ID, "
     "models:/NAME@ALIAS or models:/NAME/VERSION"
 )
 
@@ -93,7 +95,7 @@ def save_bundle(model: nn.Module, preprocessing: Preprocessing, info: dict[str, 
         raise UserError(f"cannot save the model to {folder}: {error}") from None
 
 
-def load(spec: str | Path, *, tracking_uri: str | None = None) -> nn.Module:
+def load(spec: str | Path = SHIPPED, *, tracking_uri: str | None = None) -> nn.Module:
     """The smp model behind `spec`, in evaluation mode on the CPU; see `load_bundle`."""
     return load_bundle(spec, tracking_uri=tracking_uri).model
 
@@ -102,7 +104,7 @@ def load_bundle(spec: str | Path, *, tracking_uri: str | None = None) -> Bundle:
     """The model behind `spec`, with its preprocessing.
 
     Args:
-        spec: a saved model folder (or a file in it), a run's --output-dir, an MLflow run id,
+        spec: isic2016, the model that comes with the package; a saved model folder (or a file in it), a run's --output-dir, an MLflow run id,
             `runs:/ID`, `models:/NAME@ALIAS` or `models:/NAME/VERSION`.
         tracking_uri: MLflow store of runs and models. Default: MLFLOW_TRACKING_URI, else ./mlruns.
 
@@ -110,6 +112,8 @@ def load_bundle(spec: str | Path, *, tracking_uri: str | None = None) -> Bundle:
         UserError: there is no such model, or its files are damaged or not of this project.
     """
     path = Path(spec)
+    if str(spec) == SHIPPED:  # a folder of that name is ./isic2016
+        return _load_folder(shipped_folder())
     if path.exists():
         return _load_folder(_find_folder(path))
     from isic_smp.inference.from_mlflow import fetch_model, names_mlflow_model

@@ -5,6 +5,8 @@ from collections.abc import Sequence
 import torch
 from torch import nn
 
+from isic_smp.models.context import Context
+
 
 class UpConvStep(nn.Module):
     """[ConvTranspose2d ×2, (concatenate the encoder's map), Conv2d 3×3, (BatchNorm), ReLU].
@@ -41,6 +43,7 @@ class UpConvDecoder(nn.Module):
         norm: BatchNorm in each step.
         skip_connections: Hand the encoder's map at each step's resolution to it, as a U-Net does
             (https://arxiv.org/abs/1505.04597). The image itself is not handed on.
+        context: Look over the encoder's coarsest map as a whole first (`models/context.py`).
     """
 
     def __init__(
@@ -50,8 +53,10 @@ class UpConvDecoder(nn.Module):
         *,
         norm: bool,
         skip_connections: bool,
+        context: bool = False,
     ) -> None:
         super().__init__()
+        self.context = Context(encoder_channels[-1]) if context else nn.Identity()
         finer = list(encoder_channels[1:-1][::-1]) if skip_connections else []
         skips = [finer[i] if i < len(finer) else 0 for i in range(len(decoder_channels))]
         inputs = [encoder_channels[-1], *decoder_channels[:-1]]
@@ -70,19 +75,20 @@ class UpConvDecoder(nn.Module):
         Returns:
             (B, decoder_channels[-1], H·2ˢ⁻ⁿ, W·2ˢ⁻ⁿ) after s steps.
         """
-        x = features[-1]
+        x = self.context(features[-1])
         for i, step in enumerate(self.steps):
             skip = features[len(features) - 2 - i] if self._skips[i] else None
             x = step(x, skip)
         return x
 
 
-def default_channels(encoder_depth: int, decoder_depth: int) -> tuple[int, ...]:
-    """Channels of each step, coarse to fine, by the resolution that it reaches: 16 at the image's own.
+def default_channels(encoder_depth: int, decoder_depth: int, width: float = 1.0) -> tuple[int, ...]:
+    """Channels of each step, coarse to fine, by the resolution that it reaches: 16 at the image's own, times `width`.
 
     A shallower decoder is thus the beginning of a deeper one.
     """
-    return (256, 128, 64, 32, 16)[5 - encoder_depth :][:decoder_depth]
+    channels = (256, 128, 64, 32, 16)[5 - encoder_depth :][:decoder_depth]
+    return tuple(max(1, round(width * count)) for count in channels)
 
 
 def _initialise_upsampling(up: nn.ConvTranspose2d) -> None:

@@ -34,9 +34,12 @@ class UpConvNet(SegmentationModel):
         encoder_weights: "imagenet", "none" or None, or the path of a `.safetensors` file with its `.json`
             beside it (`isic_smp.models.weights`).
         decoder_depth: Number of decoder steps, from 1 to `encoder_depth`; default: `encoder_depth`.
-        decoder_channels: Channels of each step, coarse to fine; default: 128, 64, 32, 16 from stride 8 to 1.
+        decoder_channels: Channels of each step, coarse to fine; default: 128, 64, 32, 16 from stride 8 to 1,
+            times `decoder_width`.
+        decoder_width: See `decoder_channels`.
         decoder_norm: BatchNorm in the decoder.
         skip_connections: Hand the encoder's finer maps to the decoder.
+        decoder_context: Let the decoder look over the encoder's coarsest map as a whole first.
         in_channels: Channels of the image.
         classes: Channels of the output.
         activation: Applied to the output, as smp's architectures have it; None: logits.
@@ -61,8 +64,10 @@ class UpConvNet(SegmentationModel):
         encoder_weights: str | Path | None = "imagenet",
         decoder_depth: int | None = None,
         decoder_channels: Sequence[int] | None = None,
+        decoder_width: float = 1.0,
         decoder_norm: bool = True,
         skip_connections: bool = True,
+        decoder_context: bool = False,
         in_channels: int = 3,
         classes: int = 1,
         activation: str | Callable[..., Any] | None = None,
@@ -79,12 +84,16 @@ class UpConvNet(SegmentationModel):
         self.encoder = TruncatedMobileNet(
             timm_name=name.timm_name, cut=name.cut, same_padding=name.same_padding, depth=depth
         )
-        channels = _decoder_channels(depth, decoder_depth, decoder_channels)
+        channels = _decoder_channels(depth, decoder_depth, decoder_channels, decoder_width)
         self.encoder.set_in_channels(in_channels, pretrained=False)
         fill(self.encoder, weights)
 
         self.decoder = UpConvDecoder(
-            self.encoder.out_channels, channels, norm=decoder_norm, skip_connections=skip_connections
+            self.encoder.out_channels,
+            channels,
+            norm=decoder_norm,
+            skip_connections=skip_connections,
+            context=decoder_context,
         )
         self.segmentation_head = SegmentationHead(
             channels[-1],
@@ -151,14 +160,18 @@ class UpConvNet(SegmentationModel):
         self.encoder.train(mode and self.training)
 
 
-def _decoder_channels(depth: int, steps: int | None, channels: Sequence[int] | None) -> tuple[int, ...]:
+def _decoder_channels(
+    depth: int, steps: int | None, channels: Sequence[int] | None, width: float
+) -> tuple[int, ...]:
     """The channels of each decoder step, checked."""
     if steps is None:
         steps = depth
     if not 1 <= steps <= depth:
         raise UserError(f"decoder_depth must be from 1 to {depth}, the encoder's depth, got {steps}")
     if channels is None:
-        return default_channels(depth, steps)
+        if not 0 < width < math.inf:
+            raise UserError(f"decoder_width must be above 0, got {width}")
+        return default_channels(depth, steps, width)
     if len(channels) != steps or min(channels) < 1:
         raise UserError(
             f"decoder_channels must be {steps} positive numbers, one a decoder step, got {tuple(channels)}"

@@ -1,7 +1,7 @@
 """Where an encoder's weights come from, and the normalisation and padding that belong to them.
 
-A specification is `imagenet` (timm's weights from the Hugging Face hub, kept in its cache), `none`, or the
-path of a `.safetensors` file in timm's key layout with a `.json` of the same name beside it:
+A specification is `imagenet` (timm's weights from the Hugging Face hub, kept in its cache), `isic2016` (the
+encoder of the model that comes with the package, fine-tuned on lesions), `none`, or the path of a `.safetensors` file in timm's key layout with a `.json` of the same name beside it:
 
     {"timm_model": "mobilenetv2_100", "create_model_kwargs": {"pad_type": "same"},
      "mean": [0.5, 0.5, 0.5], "std": [0.5, 0.5, 0.5], "sha256": "…"}
@@ -20,14 +20,17 @@ from timm.models import adapt_input_conv
 from torch import nn
 
 from isic_smp.errors import UserError
+from isic_smp.models import shipped
 from isic_smp.models.encoder import TruncatedMobileNet
 from isic_smp.models.families import encoder_name, has_same_twin, parse_encoder_name
-from isic_smp.models.weights_file import described_weights, read_tensors, sha256_of
+from isic_smp.models.weights_file import Description, described_weights, read_tensors, sha256_of
 
 _RGB = tuple[float, float, float]
 _HUB_FILE = "model.safetensors"
 _HUB_SECONDS = 5.0
-_CHOICES = "encoder weights are imagenet, none, or a .safetensors file with its .json beside it"
+_CHOICES = (
+    f"encoder weights are imagenet, {shipped.NAME}, none, or a .safetensors file with its .json beside it"
+)
 
 
 @dataclass(frozen=True, eq=False)
@@ -43,7 +46,7 @@ class EncoderWeights:
     same_padding: bool
     """Whether a network that timm pads symmetrically must be padded as TensorFlow does."""
     source: str
-    """The hub repository, the file's name, or "none"."""
+    """The hub repository, the file's name, "isic2016" or "none"."""
     sha256: str | None
     """Of the file; None without one."""
 
@@ -52,7 +55,7 @@ def resolve_encoder_weights(spec: str | Path | None, timm_name: str) -> EncoderW
     """Find, check and read the weights for a timm network.
 
     Args:
-        spec: "imagenet", "none" or None, or the path of a `.safetensors` file.
+        spec: "imagenet", "isic2016", "none" or None, or the path of a `.safetensors` file.
         timm_name: The network that they are for, e.g. "mobilenetv2_100".
 
     Raises:
@@ -63,6 +66,8 @@ def resolve_encoder_weights(spec: str | Path | None, timm_name: str) -> EncoderW
         return EncoderWeights(None, *_normalisation(timm_name), False, "none", None)
     if spec == "imagenet":
         return _from_hub(timm_name)
+    if spec == shipped.NAME:
+        return _described(*shipped.shipped_encoder(timm_name), source=shipped.NAME)
     return _from_file(Path(spec), timm_name)
 
 
@@ -191,8 +196,12 @@ def _from_file(path: Path, timm_name: str) -> EncoderWeights:
             f"{path.name} holds weights of {about.timm_name}, expected {timm_name}: "
             f"take a cut of {about.timm_name}"
         )
-    same_padding = about.pads_as_tensorflow and has_same_twin(timm_name)
-    return EncoderWeights(state_dict, about.mean, about.std, same_padding, path.name, about.sha256)
+    return _described(about, state_dict, source=path.name)
+
+
+def _described(about: Description, state_dict: dict[str, torch.Tensor], *, source: str) -> EncoderWeights:
+    same_padding = about.pads_as_tensorflow and has_same_twin(about.timm_name)
+    return EncoderWeights(state_dict, about.mean, about.std, same_padding, source, about.sha256)
 
 
 def _normalisation(timm_name: str) -> tuple[_RGB, _RGB]:

@@ -55,7 +55,7 @@ class Options:
     device: str = "auto"
     """auto, cpu, cuda or cuda:N; with several workers and auto, worker n takes GPU n."""
     recipe: str = "default"
-    """A preset (default, report) or a .yaml file of settings; the options below change single settings of it."""
+    """A preset (default, small, report) or a .yaml file of settings; the options below change single settings of it."""
     settings: Annotated[Recipe, tyro.conf.arg(name="")] = field(default_factory=lambda: PRESETS["default"])
 
 

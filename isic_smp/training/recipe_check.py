@@ -29,6 +29,7 @@ def problems(recipe: "Recipe") -> list[str]:
         need(getattr(recipe, name) >= 0, f"{name} must not be negative, got {getattr(recipe, name)}")
     for name in ("affine", "colour", "artefacts"):
         need(0 <= getattr(recipe, name) <= 1, f"{name} must be from 0 to 1, got {getattr(recipe, name)}")
+    need(recipe.decoder_width > 0, f"decoder_width must be above 0, got {recipe.decoder_width}")
     need(recipe.lr > 0, f"lr must be above 0, got {recipe.lr}")
     need(
         recipe.encoder_lr is None or recipe.encoder_lr > 0,

@@ -1,0 +1,110 @@
+"""Makes the shipped model from a run: `python -m isic_smp.pretrained.make RUN DIR_OF_ISIC2016`.
+
+Kernels go to 16 bits (half the size, no visible change of a mask), normalisation layers stay in 32. The model card
+beside them is written from what the shipped files themselves score, not from the run's own figures.
+"""
+
+import dataclasses
+import json
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from isic_smp.cli import command
+from isic_smp.data.isic2016 import load_isic2016
+from isic_smp.errors import UserError
+from isic_smp.inference.load import Bundle, load_bundle, save_bundle
+from isic_smp.inference.predictor import Predictor
+from isic_smp.inference.scores import Scores
+from isic_smp.inference.scoring import score
+from isic_smp.models.cost import cost
+from isic_smp.models.shipped import shipped_folder
+from isic_smp.stats import paired_bootstrap, percentile_interval
+
+CARD = Path(__file__).parent / "card.md"
+
+
+@dataclass(frozen=True)
+class Summary:
+    """Per-image mean of a score, and its 95 % interval over images."""
+
+    mean: float
+    low: float
+    high: float
+
+    def __str__(self) -> str:
+        return f"{self.mean:.3f} ({self.low:.3f} to {self.high:.3f})".replace("0.", ".")
+
+
+def main() -> None:
+    """Write `pretrained/isic2016` and its model card."""
+    if len(sys.argv) != 3:
+        raise UserError(
+            "expected two arguments: a run's --output-dir, and the folder of the four ISIC 2016 folders"
+        )
+    ship(load_bundle(sys.argv[1]), Path(sys.argv[2]))
+    size = sum(file.stat().st_size for file in shipped_folder().iterdir())
+    print(f"{shipped_folder()}: {size / 1e6:.2f} MB")
+
+
+def ship(trained: Bundle, data_dir: Path) -> None:
+    """Save the model in 16 bits in the package, with its card."""
+    kernels = [parameter for parameter in trained.model.parameters() if parameter.ndim > 1]
+    for kernel in kernels:
+        kernel.data = kernel.data.half().float()  # what the shipped file will hold is what is scored
+    data = load_isic2016(data_dir)
+    predictor = Predictor(trained.model, trained.preprocessing)
+    scores = {name: score(predictor, getattr(data, name)) for name in ("val", "test")}
+    recipe = dict(trained.info["recipe"])
+    # A path says nothing elsewhere; the file's name says what it was.
+    recipe["encoder_weights"] = Path(recipe["encoder_weights"]).name
+    info = {
+        **trained.info,
+        "recipe": recipe,
+        "encoder_weights_used": recipe["encoder_weights"],
+        "validation": scores["val"].summary(),
+        "test": scores["test"].summary(),
+    }
+    text = card(dataclasses.replace(trained, info=info), scores)
+    for kernel in kernels:
+        kernel.data = kernel.data.half()
+    save_bundle(trained.model, trained.preprocessing, info, shipped_folder())
+    (shipped_folder() / "README.md").write_text(text, encoding="utf-8")
+
+
+def card(shipped: Bundle, scores: dict[str, Scores]) -> str:
+    """The model card: `card.md` with its figures filled in."""
+    price = cost(shipped.model, shipped.preprocessing.size)
+    values = {
+        "encoder": shipped.info["recipe"]["encoder"],
+        "encoder_weights": shipped.info["recipe"]["encoder_weights"],
+        "parameters": f"{price.parameters / 1e6:.2f}",
+        "multiply_adds": f"{price.multiply_adds / 1e6:.0f}",
+        "size": str(shipped.preprocessing.size),
+        "flips": "averaged over eight flips and turns"
+        if shipped.preprocessing.test_time_flips
+        else "one pass",
+        "data": shipped.info["data"]["description"],
+        "recipe": json.dumps(shipped.info["recipe"], indent=1),
+    }
+    for name, found in scores.items():
+        values[f"{name}_images"] = str(len(found.ids))
+        values[f"{name}_failed"] = f"{100 * np.mean(found.own['iou'] < 0.65):.1f} %"
+        for metric in ("dice", "iou"):
+            values[f"{name}_{metric}"] = str(summarised(found.own[metric]))
+    text = CARD.read_text(encoding="utf-8")
+    for name, value in values.items():
+        text = text.replace(f"<{name}>", value)
+    return text
+
+
+def summarised(values: np.ndarray) -> Summary:
+    """Mean and bootstrap interval of scores, float (N,)."""
+    draws = paired_bootstrap(np.zeros_like(values), values).images
+    return Summary(float(values.mean()), *percentile_interval(draws))
+
+
+if __name__ == "__main__":
+    command(main, prog="python -m isic_smp.pretrained.make")
