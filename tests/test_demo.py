@@ -222,8 +222,9 @@ def test_names_of_models():
 @pytest.mark.slow
 def test_registered_versions(tmp_path):
     uri = f"sqlite:///{tmp_path}/mlflow.db"
-    with pytest.raises(UserError, match="no model is registered: pass --model"):
-        registered_choices(uri)
+    shipped = ("isic2016", "isic2016 (comes with the package)")
+    choices, start = registered_choices(uri)
+    assert [(choice.spec, choice.label) for choice in choices] == [shipped] and start == ["isic2016"]
     from mlflow import MlflowClient
 
     client = MlflowClient(uri)
@@ -240,6 +241,7 @@ def test_registered_versions(tmp_path):
         ("models:/lesions/1", "lesions, version 1 (champion)"),
         ("models:/moles/2", "moles, version 2 (candidate)"),
         ("models:/moles/1", "moles, version 1"),
+        shipped,
     ]
     assert start == ["models:/lesions/1"]
 

@@ -19,6 +19,7 @@ ENCODERS = {
 }
 MODELS = {
     "skips": {"encoder_name": "trunc-mobilenetv2_035-s2-same"},
+    "context": {"encoder_name": "trunc-mobilenetv2_035-s2", "decoder_context": True},
     "report": {"encoder_name": "trunc-mobilenetv2_035-s1", "skip_connections": False, "decoder_norm": False},
     "shallow, with labels": {
         "encoder_name": "trunc-mobilenetv3_small_050-s1",

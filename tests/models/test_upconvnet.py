@@ -204,3 +204,31 @@ def test_no_parameter_is_unused():
         model = build(skip_connections=skips)
         model(torch.randn(2, 3, 32, 32)).mean().backward()
         assert [name for name, p in model.named_parameters() if p.grad is None] == []
+
+
+def test_context_reaches_from_one_end_of_the_picture_to_the_other():
+    def reach(context):
+        torch.manual_seed(0)
+        model = build(decoder_context=context, skip_connections=False).eval()
+        image = torch.randn(1, 3, 128, 128, requires_grad=True)
+        model(image)[0, 0, 8, 8].backward()
+        return image.grad[0, :, 120:, 120:].abs().sum().item()
+
+    assert reach(False) == 0 < reach(True)
+
+
+def test_context_survives_saving(tmp_path):
+    model = build(decoder_context=True, decoder_width=0.5).eval()
+    model.save_pretrained(tmp_path)
+    again = smp.from_pretrained(tmp_path).eval()
+    x = torch.randn(1, 3, 64, 64)
+    torch.testing.assert_close(again(x), model(x))
+
+
+def test_width_multiplies_the_default_channels():
+    model = build(decoder_width=0.25)
+    assert [step.conv.out_channels for step in model.decoder.steps] == [32, 16, 8, 4]
+    given = build(decoder_width=0.25, decoder_channels=(5, 6, 7, 8))
+    assert [step.conv.out_channels for step in given.decoder.steps] == [5, 6, 7, 8]
+    with pytest.raises(UserError, match="decoder_width must be above 0, got 0"):
+        build(decoder_width=0)
