@@ -20,8 +20,8 @@ class Observations:
     Args:
         images: how many will be scored.
         threshold: of the masks.
-        outlines: measure the outlines too, a millisecond for a picture of 256 × 256, half a second for a
-            camera's 12 million pixels.
+        outlines: measure the outlines too, a millisecond for a picture of 256 × 256, a tenth of a second
+            for a camera's 12 million pixels.
     """
 
     def __init__(self, images: int, *, threshold: float, outlines: bool = True) -> None:
