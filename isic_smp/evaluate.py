@@ -75,14 +75,14 @@ def main(argv: Sequence[str] | None = None) -> None:
             raise UserError(
                 f"cannot write to {options.out}: {error.strerror}; choose another --out"
             ) from None
+    from isic_smp.data.diagnoses import read_diagnoses, read_diagnosis_table
+
+    diagnosis = read_diagnosis_table(options.diagnoses) if options.diagnoses else None
     from isic_smp.assessment import text
     from isic_smp.assessment.assess import assess
-    from isic_smp.data.diagnoses import read_diagnoses, read_diagnosis_table
     from isic_smp.data.source import default_cache_dir, resolve_data
     from isic_smp.inference.load import load_bundle
 
-    # Before the work, not after it.
-    diagnosis = read_diagnosis_table(options.diagnoses) if options.diagnoses else None
     bundle = load_bundle(options.model, tracking_uri=options.tracking_uri)
     data, _ = resolve_data(options.data, options.data_dir, cache_dir=options.cache_dir or default_cache_dir())
     print(f"data: {data.describe()}, fingerprint {data.fingerprint}")
