@@ -22,6 +22,9 @@ from isic_smp.errors import UserError
 if TYPE_CHECKING:
     from mlflow import MlflowClient
 
+RUN_FILE = "mlflow_run.json"
+"""In the output folder: which MLflow run a resumed experiment goes on with."""
+
 SQLITE = "sqlite:///"
 CONNECT_SECONDS = 5
 ANSWER_SECONDS = 15

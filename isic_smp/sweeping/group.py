@@ -18,7 +18,8 @@ from pathlib import Path
 from isic_smp import cli
 from isic_smp.errors import Stopped
 from isic_smp.experiment import AfterEpoch, Setup, run_experiment
-from isic_smp.sweeping.trial import Outcome, outcome_of
+from isic_smp.sweeping.alone import outcome_of
+from isic_smp.sweeping.trial import Outcome
 from isic_smp.training.history import Epoch
 from isic_smp.training.recipe import Recipe
 

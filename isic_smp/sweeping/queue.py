@@ -5,6 +5,7 @@ a reason was running when its worker died or was interrupted; `requeue_lost` que
 successor goes on from its checkpoint.
 """
 
+import contextlib
 import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -12,6 +13,8 @@ from typing import Any
 import optuna
 from optuna.distributions import BaseDistribution
 from optuna.trial import FrozenTrial, TrialState, create_trial
+
+from isic_smp.sweeping.storage import TICKET, AlreadyQueued
 
 REASON, FIRST, BEFORE, TRIES, INTERRUPTED = "reason", "first", "before", "tries", "interrupted"
 CONFIRMED = "confirmed"
@@ -25,21 +28,35 @@ def enqueue(
     study: optuna.Study,
     params: Mapping[str, Any],
     distributions: Mapping[str, BaseDistribution],
+    *,
+    ticket: str,
     **attrs: Any,
 ) -> None:
-    """Let a trial wait that has these parameters; the sampler chooses those that are left out."""
-    study.add_trial(
-        create_trial(
-            state=TrialState.WAITING,
-            params=dict(params),
-            distributions={name: distributions[name] for name in params},
-            user_attrs=attrs,
-        )
+    """Let a trial wait that has these parameters; the sampler chooses those that are left out.
+
+    Args:
+        study: the queue.
+        params: of the trial.
+        distributions: from which they are.
+        ticket: what the trial is for; where the study has queued a trial for it before, nothing happens.
+        attrs: more user attributes.
+    """
+    trial = create_trial(
+        state=TrialState.WAITING,
+        params=dict(params),
+        distributions={name: distributions[name] for name in params},
+        user_attrs={**attrs, TICKET: ticket},
     )
+    _add(study, trial)
+
+
+def _add(study: optuna.Study, trial: FrozenTrial) -> None:
+    with contextlib.suppress(AlreadyQueued):
+        study.add_trial(trial)
 
 
 def requeue_lost(study: optuna.Study) -> int:
-    """Queue again what was lost with its worker, and say how many; call it under the study's lock."""
+    """Queue again what was lost with its worker, once, whoever else does the same; say how many there were."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
         optuna.storages.fail_stale_trials(study)
@@ -48,18 +65,18 @@ def requeue_lost(study: optuna.Study) -> int:
         tries = trial.user_attrs.get(TRIES, 0) + (0 if trial.user_attrs.get(INTERRUPTED) else 1)
         kept = {k: v for k, v in trial.user_attrs.items() if k != INTERRUPTED}
         attrs = {**kept, FIRST: first_number(trial), BEFORE: trial.number, TRIES: tries}
+        attrs[TICKET] = f"after trial {trial.number}"
         gives_up = tries >= MOST_TRIES
         if gives_up:
             attrs[REASON] = f"its worker died {tries} times (out of memory?)"
-        study.add_trial(
-            create_trial(
-                state=TrialState.FAIL if gives_up else TrialState.WAITING,
-                params=trial.params,
-                distributions=trial.distributions,
-                user_attrs=attrs,
-                system_attrs={k: v for k, v in trial.system_attrs.items() if k == "fixed_params"},
-            )
+        successor = create_trial(
+            state=TrialState.FAIL if gives_up else TrialState.WAITING,
+            params=trial.params,
+            distributions=trial.distributions,
+            user_attrs=attrs,
+            system_attrs={k: v for k, v in trial.system_attrs.items() if k == "fixed_params"},
         )
+        _add(study, successor)
     return len(lost)
 
 

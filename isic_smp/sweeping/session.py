@@ -12,17 +12,18 @@ from isic_smp.data.isic2016 import LesionData
 from isic_smp.data.source import default_cache_dir, resolve_data
 from isic_smp.experiment import DEMO_EXPERIMENT, Setup
 from isic_smp.store import without_password
+from isic_smp.sweeping.alone import train_here
 from isic_smp.sweeping.answer import Answer, Findings, write_answer
+from isic_smp.sweeping.database import lock
 from isic_smp.sweeping.final_scores import score_tests
 from isic_smp.sweeping.group import GroupTrainer
 from isic_smp.sweeping.options import Options
 from isic_smp.sweeping.plan import Plan
 from isic_smp.sweeping.queue import CONFIRMED, ended, enqueue, first_number, is_over
 from isic_smp.sweeping.results import cells, chosen, collect
-from isic_smp.sweeping.storage import lock
 from isic_smp.sweeping.study import open_study
 from isic_smp.sweeping.study_run import StudyRun, winner
-from isic_smp.sweeping.trial import SEED, TrialRunner, train_here
+from isic_smp.sweeping.trial import SEED, TrialRunner
 from isic_smp.sweeping.worker import line, work
 from isic_smp.sweeping.workers import worker_number
 
@@ -163,7 +164,8 @@ class Session:
         if best is None or not self.plan.confirm_seeds or study.user_attrs.get(CONFIRMED) == best.number:
             return False
         for seed in self.plan.confirm_seeds:
-            enqueue(study, best.params, best.distributions, **{SEED: seed})
+            ticket = f"seed {seed} of trial {best.number}"
+            enqueue(study, best.params, best.distributions, ticket=ticket, **{SEED: seed})
         study.set_user_attr(CONFIRMED, best.number)
         return True
 

@@ -1,37 +1,49 @@
-"""Where a study is kept: SQLite for workers on one host, PostgreSQL beyond, and one lock for both.
+"""Where a study is kept: SQLite for workers on one host, PostgreSQL beyond.
 
-Optuna's tables are created without a lock, so of several workers that open an empty database at once
-all but one die; and a database that restarts ends every worker with an exception. Both are mended here.
+Optuna's storage, with what a queue needs that many processes empty while some of them are killed and the
+database restarts: each step is one transaction, and may be asked for again where its answer was lost.
 """
 
-import contextlib
-import hashlib
+import json
 import logging
 import time
+import uuid
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
+from datetime import datetime
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import optuna
-from optuna.exceptions import StorageInternalError
 from optuna.storages import RDBStorage
-from sqlalchemy import create_engine, text
-from sqlalchemy.engine import Connection, Engine, make_url
-from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError
+from optuna.storages._rdb import models
+from optuna.storages._rdb.storage import _create_scoped_session
+from optuna.trial import TrialState
+from sqlalchemy import event, update
+from sqlalchemy.orm import Session
 
 from isic_smp.errors import UserError
-from isic_smp.store import one_line, without_password
+from isic_smp.store import without_password
+from isic_smp.sweeping.database import ERRORS, PATIENCE, brief, check_url, is_sqlite, lock, patiently
 
-T = TypeVar("T")
 logger = logging.getLogger(__name__)
 
-PATIENCE = 120.0
-"""Seconds for which a database that does not answer is asked again, before a worker gives up."""
+TICKET = "ticket"
+"""User attribute of a queued trial, of which a study has each value once."""
+
+CLAIM = "claim"
+"""System attribute of a running trial: which claim won it."""
+
+GRACE = 4
+"""Heartbeats without which a running trial's worker is taken for dead."""
 
 
 class QueueEmpty(Exception):
     """No trial waits."""
+
+
+class AlreadyQueued(Exception):
+    """The study has a trial with this ticket."""
 
 
 class QueueStorage(RDBStorage):
@@ -41,87 +53,126 @@ class QueueStorage(RDBStorage):
     instead, so that any number of workers together run exactly the trials that were queued.
     """
 
-    # Optuna puts a cache before every RDBStorage, which calls the three methods with an underscore below
+    # Optuna puts a cache before every RDBStorage, which calls three of its methods with an underscore
     # and not their public forms.
+
+    _failed_at = float("-inf")
+
+    def ask(self, question: Callable[[], Any]) -> Any:
+        """The answer to `question`, asked again while the database is away."""
+        return patiently(question, on_error=self._note_failure)
 
     def _create_new_trial(self, study_id: int, template_trial: Any = None) -> Any:
         if template_trial is None:
             raise QueueEmpty
-        # Not repeated on an error: it may have arrived, and its caller counts again.
-        return super()._create_new_trial(study_id, template_trial)
+        make = super()._create_new_trial
+        if TICKET not in template_trial.user_attrs:
+            return make(study_id, template_trial)  # not asked again: an earlier attempt may have arrived
+        return self.ask(lambda: make(study_id, template_trial))
 
-    def _set_trial_param(self, *args: Any, **kwargs: Any) -> Any:
-        return patiently(lambda: super(QueueStorage, self)._set_trial_param(*args, **kwargs))
+    def _get_prepared_new_trial(self, study_id: int, template_trial: Any, session: Session) -> Any:
+        """Within the transaction that makes a trial: undo it where its ticket is known.
 
-    def _get_trials(self, *args: Any, **kwargs: Any) -> Any:
-        return patiently(lambda: super(QueueStorage, self)._get_trials(*args, **kwargs))
+        Two workers cannot both find it missing: PostgreSQL lets one at a time hold the study's row here,
+        and SQLite one at a time write, which the insertion has begun.
+        """
+        trial = super()._get_prepared_new_trial(study_id, template_trial, session)
+        ticket = template_trial.user_attrs.get(TICKET)
+        if ticket is not None:
+            attribute, other = models.TrialUserAttributeModel, models.TrialModel
+            known = (
+                session.query(other.trial_id)
+                .join(attribute, attribute.trial_id == other.trial_id)
+                .filter(other.study_id == study_id, other.trial_id != trial.trial_id)
+                .filter(attribute.key == TICKET, attribute.value_json == json.dumps(ticket))
+            )
+            if known.first() is not None:
+                raise AlreadyQueued(ticket)
+        return trial
+
+    def set_trial_state_values(self, trial_id: int, state: TrialState, values: Any = None) -> bool:
+        """Move a trial on; False where another worker has taken it."""
+        if state == TrialState.RUNNING:
+            claim = uuid.uuid4().hex
+            return bool(self.ask(lambda: self._claim(trial_id, claim)))
+        attempts: list[Exception] = []
+
+        def move() -> bool:
+            try:
+                return super(QueueStorage, self).set_trial_state_values(trial_id, state, values)
+            except optuna.exceptions.UpdateFinishedTrialError:
+                if attempts and super(QueueStorage, self).get_trial(trial_id).state == state:
+                    return True  # an earlier attempt had arrived, only its answer was lost
+                raise
+            except ERRORS as error:
+                attempts.append(error)
+                raise
+
+        return bool(self.ask(move))
+
+    def _claim(self, trial_id: int, claim: str) -> bool:
+        """Take a waiting trial, with a first sign of life: of a worker that dies now, somebody shall know."""
+        with _create_scoped_session(self.scoped_session) as session:
+            waiting = update(models.TrialModel).where(
+                models.TrialModel.trial_id == trial_id, models.TrialModel.state == TrialState.WAITING
+            )
+            taken: Any = session.execute(
+                waiting.values(state=TrialState.RUNNING).execution_options(synchronize_session=False)
+            )
+            if not taken.rowcount:
+                attribute = models.TrialSystemAttributeModel
+                mine = session.query(attribute).filter_by(
+                    trial_id=trial_id, key=CLAIM, value_json=json.dumps(claim)
+                )
+                return mine.first() is not None
+            models.TrialModel.find_or_raise_by_id(trial_id, session).datetime_start = datetime.now()
+            session.add(models.TrialHeartbeatModel(trial_id=trial_id))
+            session.add(
+                models.TrialSystemAttributeModel(trial_id=trial_id, key=CLAIM, value_json=json.dumps(claim))
+            )
+        return True
 
     def record_heartbeat(self, trial_id: int) -> None:
         """Note that the trial's worker lives. A beat that is lost does no harm; a dead thread would."""
         try:
             super().record_heartbeat(trial_id)
-        except (StorageInternalError, DBAPIError) as error:
-            logger.warning("a heartbeat of trial id %d was lost: %s", trial_id, _brief(error))
-
-    def set_trial_state_values(self, trial_id: int, state: Any, values: Any = None) -> bool:
-        """Move a trial on; False where another worker has taken it."""
-        attempts: list[Exception] = []
-        # SQLite has no SELECT … FOR UPDATE, so two workers could find the same trial waiting and both take it.
-        claims = state == optuna.trial.TrialState.RUNNING and self.url.startswith("sqlite")
-
-        def move() -> bool:
-            try:
-                with lock(self.url, "claim") if claims else contextlib.nullcontext():
-                    return super(QueueStorage, self).set_trial_state_values(trial_id, state, values)
-            except optuna.exceptions.UpdateFinishedTrialError:
-                if not attempts or not state.is_finished():
-                    raise
-                return True  # an earlier attempt had arrived, only its answer was lost
-            except (StorageInternalError, DBAPIError) as error:
-                attempts.append(error)
-                raise
-
-        return patiently(move)
-
-    def set_trial_intermediate_value(self, *args: Any, **kwargs: Any) -> None:
-        """Note an epoch's value."""
-        patiently(lambda: super(QueueStorage, self).set_trial_intermediate_value(*args, **kwargs))
-
-    def set_trial_user_attr(self, *args: Any, **kwargs: Any) -> None:
-        """Note what is worth knowing of a trial."""
-        patiently(lambda: super(QueueStorage, self).set_trial_user_attr(*args, **kwargs))
-
-    def set_trial_system_attr(self, *args: Any, **kwargs: Any) -> None:
-        """Note what a sampler or pruner keeps."""
-        patiently(lambda: super(QueueStorage, self).set_trial_system_attr(*args, **kwargs))
-
-    def set_study_user_attr(self, *args: Any, **kwargs: Any) -> None:
-        """Note what all workers should know."""
-        patiently(lambda: super(QueueStorage, self).set_study_user_attr(*args, **kwargs))
-
-    def get_trial(self, *args: Any, **kwargs: Any) -> Any:
-        """One trial."""
-        return patiently(lambda: super(QueueStorage, self).get_trial(*args, **kwargs))
+        except ERRORS as error:
+            self._note_failure()
+            logger.info("a heartbeat of trial id %d was lost: %s", trial_id, brief(error))
 
     def _get_stale_trial_ids(self, study_id: int) -> list[int]:
-        return patiently(lambda: super(QueueStorage, self)._get_stale_trial_ids(study_id))
+        """Trials whose workers are dead; none just after an outage, in which no sign of life got through."""
+        stale: list[int] = self.ask(lambda: super(QueueStorage, self)._get_stale_trial_ids(study_id))
+        assert self.heartbeat_interval is not None
+        return [] if time.monotonic() - self._failed_at < 2 * self.heartbeat_interval else stale
+
+    def _note_failure(self) -> None:
+        self._failed_at = time.monotonic()
 
 
-def patiently(ask: Callable[[], T], *, patience: float | None = None) -> T:
-    """`ask()`, again and again for `patience` seconds (default: `PATIENCE`) while the database is away."""
-    end = time.monotonic() + (PATIENCE if patience is None else patience)
-    wait = 0.1
-    while True:
-        try:
-            return ask()
-        except (StorageInternalError, DBAPIError) as error:
-            if time.monotonic() + wait > end:
-                raise
-            logger.info(
-                "the study's database does not answer, asked again in %.1f s: %s", wait, _brief(error)
-            )
-            time.sleep(wait)
-            wait = min(5.0, wait * 2)
+def _asked_again(name: str) -> Callable[..., Any]:
+    """A method of Optuna's storage that does no harm twice, with patience."""
+    original = getattr(RDBStorage, name)
+
+    def method(self: QueueStorage, *args: Any, **kwargs: Any) -> Any:
+        return self.ask(lambda: original(self, *args, **kwargs))
+
+    return method
+
+
+for _name in (
+    *(
+        "create_new_study",
+        "get_study_id_from_name",
+        "get_study_name_from_id",
+        "get_study_directions",
+        "get_all_studies",
+    ),
+    *("get_study_user_attrs", "get_study_system_attrs", "set_study_user_attr", "set_study_system_attr"),
+    *("get_trial", "_get_trials", "get_best_trial", "get_trial_id_from_study_id_trial_number"),
+    *("_set_trial_param", "set_trial_intermediate_value", "set_trial_user_attr", "set_trial_system_attr"),
+):
+    setattr(QueueStorage, _name, _asked_again(_name))
 
 
 def open_storage(url: str, *, heartbeat: int) -> optuna.storages.BaseStorage:
@@ -135,9 +186,9 @@ def open_storage(url: str, *, heartbeat: int) -> optuna.storages.BaseStorage:
     Raises:
         UserError: another kind of URL, a missing driver, no such server or database, no right to write.
     """
-    parts = _check(url)
+    parts = check_url(url)
     options: dict[str, Any] = {"pool_pre_ping": True}
-    if parts.get_backend_name() == "sqlite":
+    if is_sqlite(parts):
         options["connect_args"] = {"timeout": PATIENCE}
         try:
             Path(str(parts.database)).absolute().parent.mkdir(parents=True, exist_ok=True)
@@ -145,74 +196,31 @@ def open_storage(url: str, *, heartbeat: int) -> optuna.storages.BaseStorage:
             raise UserError(
                 f"cannot make the folder of {url}: {error.strerror}; choose another --storage"
             ) from None
-    try:
+
+    def make() -> QueueStorage:
+        # Optuna makes its tables without a lock: of several that open an empty database all but one die.
         with lock(url, "tables"), warnings.catch_warnings():
             warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-            storage = QueueStorage(
-                url, engine_kwargs=options, heartbeat_interval=heartbeat, grace_period=4 * heartbeat
+            return QueueStorage(
+                url, engine_kwargs=options, heartbeat_interval=heartbeat, grace_period=GRACE * heartbeat
             )
+
+    try:
+        storage = patiently(make)
     except ImportError as error:
         raise UserError(f"{without_password(url)} needs a driver that is not installed: {error}") from None
-    except (StorageInternalError, DBAPIError, RuntimeError, OSError) as error:
+    except (*ERRORS, RuntimeError, OSError) as error:
         raise UserError(
-            f"cannot keep a study in {without_password(url)}: {_brief(error)}; "
+            f"cannot keep a study in {without_password(url)}: {brief(error)}; "
             "check --storage, or leave it out to use SQLite under ./runs"
         ) from None
+    if not is_sqlite(parts):
+        # Optuna compares signs of life in the server's time zone with the present in UTC.
+        event.listen(storage.engine, "connect", _speak_utc)
+        storage.engine.dispose()
     return optuna.storages.get_storage(storage)
 
 
-@contextlib.contextmanager
-def lock(url: str, name: str) -> Iterator[None]:
-    """Hold `name` alone among all workers that keep their studies in `url`; released when its holder dies."""
-    parts = _check(url)
-    if parts.get_backend_name() == "sqlite":
-        from filelock import FileLock
-
-        short = hashlib.sha256(name.encode()).hexdigest()[:12]
-        database = Path(str(parts.database)).absolute()
-        database.parent.mkdir(parents=True, exist_ok=True)
-        with FileLock(database.with_name(f".{database.name}.{short}.lock")):
-            yield
-        return
-    key = int.from_bytes(hashlib.sha256(f"isic_smp {name}".encode()).digest()[:8], signed=True)
-    engine = create_engine(url, pool_pre_ping=True, isolation_level="AUTOCOMMIT")
-    try:
-        with patiently(lambda: _take(engine, key)) as connection:
-            try:
-                yield
-            finally:
-                with contextlib.suppress(DBAPIError):  # a server that restarted has released it itself
-                    connection.execute(text("SELECT pg_advisory_unlock(:key)"), {"key": key})
-    finally:
-        engine.dispose()
-
-
-def _take(engine: Engine, key: int) -> Connection:
-    """A connection that holds the advisory lock; the lock is the server's, so a restart releases it."""
-    connection = engine.connect()
-    try:
-        connection.execute(text("SELECT pg_advisory_lock(:key)"), {"key": key})
-    except BaseException:
-        connection.close()
-        raise
-    return connection
-
-
-def _check(url: str) -> Any:
-    expected = "expected sqlite:///FILE.db or postgresql+pg8000://USER@HOST:PORT/DATABASE"
-    try:
-        parts = make_url(url)
-        backend = parts.get_backend_name()
-    except (ArgumentError, NoSuchModuleError, ValueError):
-        raise UserError(f"--storage is no database URL: {expected}") from None
-    if backend not in ("sqlite", "postgresql") or not parts.database or parts.database == ":memory:":
-        raise UserError(f"cannot share a study through {without_password(url)!r}: {expected}")
-    return parts
-
-
-def _brief(error: BaseException) -> str:
-    """The innermost reason, on one line."""
-    inner: BaseException = error
-    while inner.__cause__ is not None:
-        inner = inner.__cause__
-    return one_line(getattr(inner, "orig", None) or inner)
+def _speak_utc(connection: Any, _: Any) -> None:
+    connection.cursor().execute("SET TIME ZONE 'UTC'")
+    connection.commit()

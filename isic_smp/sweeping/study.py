@@ -6,9 +6,10 @@ from typing import Any
 import optuna
 
 from isic_smp.errors import UserError
+from isic_smp.sweeping.database import lock
 from isic_smp.sweeping.plan import DIRECTIONS, Plan
 from isic_smp.sweeping.queue import enqueue
-from isic_smp.sweeping.storage import lock, open_storage
+from isic_smp.sweeping.storage import open_storage
 
 PLAN, CELL = "plan", "cell"
 """User attributes: of the study, what it tries; of a trial, which cell of the plan it is."""
@@ -48,11 +49,11 @@ def open_study(name: str, plan: Plan, *, url: str, heartbeat: int) -> optuna.Stu
 
 
 def fill(study: optuna.Study, plan: Plan) -> None:
-    """Queue the cells that were never queued; call it under the study's lock."""
+    """Queue the cells that were never queued."""
     present = {trial.user_attrs.get(CELL) for trial in study.get_trials(deepcopy=False)}
     for index, cell in enumerate(plan.cells):
         if index not in present:
-            enqueue(study, cell, plan.distributions, **{CELL: index})
+            enqueue(study, cell, plan.distributions, ticket=f"cell {index}", **{CELL: index})
 
 
 def _check_same(name: str, known: dict[str, Any], now: dict[str, Any]) -> None:

@@ -1,13 +1,15 @@
-"""One trial: a recipe trained under the study's parent run, its epochs reported to the pruner."""
+"""One trial: a recipe trained under the study's parent run, its epochs reported to the pruner.
+
+Nothing here needs torch: what trains is handed in.
+"""
 
 import dataclasses
 import json
-import logging
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import optuna
 from optuna.distributions import (
@@ -18,14 +20,14 @@ from optuna.distributions import (
 )
 
 from isic_smp.errors import Stopped
-from isic_smp.experiment import AfterEpoch, Result, Setup, run_experiment
+from isic_smp.store import RUN_FILE
 from isic_smp.sweeping.plan import Plan
 from isic_smp.sweeping.queue import INTERRUPTED, REASON, first_number
-from isic_smp.tracking.experiment_log import RUN_FILE
 from isic_smp.training.history import Epoch
 from isic_smp.training.recipe import Recipe
 
-logger = logging.getLogger(__name__)
+if TYPE_CHECKING:
+    from isic_smp.experiment import AfterEpoch, Setup
 
 SEED = "seed"
 """User attribute of a trial that trains a winner once more, under another seed."""
@@ -45,31 +47,8 @@ class Outcome:
     """10⁹ multiply-adds for one picture."""
 
 
-Train = Callable[[Recipe, Setup, AfterEpoch], Outcome]
-
-
-def train_here(recipe: Recipe, setup: Setup, after_epoch: AfterEpoch) -> Outcome:
-    """Train in this process."""
-    result = run_experiment(recipe, setup, say=logger.info, after_epoch=after_epoch)
-    assert result is not None  # a process by itself is the first rank
-    return outcome_of(result, recipe)
-
-
-def outcome_of(result: Result, recipe: Recipe) -> Outcome:
-    """What is kept of a finished experiment."""
-    from isic_smp.inference.load import load
-    from isic_smp.models.cost import cost
-
-    found = cost(load(result.output_dir), recipe.size)
-    scores = result.validation.summary()
-    return Outcome(
-        result.run_id,
-        result.fit.kept_epoch,
-        scores["iou_per_image_own"],
-        scores["dice_per_image_own"],
-        found.parameters,
-        found.multiply_adds / 1e9,
-    )
+Train = Callable[[Recipe, "Setup", "AfterEpoch"], Outcome]
+"""Trains a recipe: in this process (`alone`), or in a group of them (`group`)."""
 
 
 class TrialRunner:
@@ -79,7 +58,7 @@ class TrialRunner:
     checkpoint in its folder where that is shared, else from the beginning.
     """
 
-    def __init__(self, plan: Plan, setup: Setup, folder: Path, *, study_name: str, train: Train = train_here):
+    def __init__(self, plan: Plan, setup: "Setup", folder: Path, *, study_name: str, train: Train):
         self.plan, self.setup, self.folder, self.study_name = plan, setup, folder, study_name
         self.train = train
 
@@ -138,7 +117,7 @@ class TrialRunner:
         if note.exists():
             trial.set_user_attr("run_id", json.loads(note.read_text())["run_id"])
 
-    def _watch(self, trial: optuna.Trial) -> AfterEpoch:
+    def _watch(self, trial: optuna.Trial) -> "AfterEpoch":
         def after_epoch(record: Epoch) -> None:
             if len(self.plan.objectives) > 1 or SEED in trial.user_attrs:
                 return  # Optuna prunes by one objective only; a winner is trained to the end under every seed

@@ -7,8 +7,9 @@ import optuna
 from optuna.trial import FrozenTrial, TrialState
 
 from isic_smp.errors import UserError
+from isic_smp.sweeping.database import lock
 from isic_smp.sweeping.queue import REASON, complete, ended, is_over, queued, requeue_lost
-from isic_smp.sweeping.storage import QueueEmpty, lock, patiently
+from isic_smp.sweeping.storage import QueueEmpty
 from isic_smp.sweeping.trial import say as short
 
 MOST_FAILURES = 5
@@ -50,21 +51,17 @@ def work(
             reasons.clear()
         on_ended(study, trial)
 
-    def requeue() -> None:
-        # As a whole again where the database was away in between: what has a successor by then is left alone.
-        patiently(lambda: requeue_lost(study))
-
     looked = float("-inf")
     while True:
         if time.monotonic() - looked > heartbeat:
             with lock(url, study.study_name):
-                requeue()
+                requeue_lost(study)
             looked = time.monotonic()
         try:
             study.optimize(objective, n_trials=1, catch=(Exception,), callbacks=[note])
         except QueueEmpty:
             with lock(url, study.study_name):
-                requeue()
+                requeue_lost(study)
                 over = is_over(study) and not add_more(study)
             if over:
                 return

@@ -16,7 +16,7 @@ from isic_smp.errors import Stopped
 from isic_smp.inference.predictor import Predictor
 from isic_smp.inference.preprocessing import Preprocessing
 from isic_smp.inference.scores import Kind, Scores, write_columns
-from isic_smp.store import prepare_store
+from isic_smp.store import RUN_FILE, prepare_store
 from isic_smp.tracking.assessment_plots import draw_assessment
 from isic_smp.tracking.environment import run_tags
 from isic_smp.tracking.figures import case_grid, overlay, panel
@@ -55,9 +55,6 @@ _VIEW = View(
     grid=tuple(f"final/{case}" for case in CASES),
     pictures={**{f"val/{case}": 1 for case in CASES}, **{f"test/{kind}": ONCE for kind in EXTREMES}},
 )
-
-RUN_FILE = "mlflow_run.json"
-"""In the output folder: which MLflow run a resumed experiment goes on with."""
 
 
 class ExperimentLog:

@@ -12,9 +12,10 @@ from optuna.distributions import CategoricalDistribution
 from optuna.trial import TrialState
 
 from isic_smp.errors import UserError
+from isic_smp.sweeping.database import lock
 from isic_smp.sweeping.plan import Plan, grid
 from isic_smp.sweeping.queue import REASON, ended, first_number, is_over, queued, requeue_lost
-from isic_smp.sweeping.storage import lock, open_storage
+from isic_smp.sweeping.storage import open_storage
 from isic_smp.sweeping.study import open_study
 from isic_smp.sweeping.worker import work
 from isic_smp.training.recipe import PRESETS
@@ -153,7 +154,7 @@ def test_a_study_is_filled_up_but_not_mixed(url):
     "url", ["study.db", "mysql://u@h/d", "sqlite:///:memory:", "postgresql+pg8000://u:secret@127.0.0.1:1/d"]
 )
 def test_storages_that_cannot_be_used_are_refused_in_one_line(url, monkeypatch):
-    monkeypatch.setattr("isic_smp.sweeping.storage.PATIENCE", 0.0)
+    monkeypatch.setattr("isic_smp.sweeping.database.PATIENCE", 0.0)
     with pytest.raises(UserError) as caught:
         open_storage(url, heartbeat=HEARTBEAT)
     assert "\n" not in str(caught.value) and "secret" not in str(caught.value)

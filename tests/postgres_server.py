@@ -1,0 +1,66 @@
+"""A private PostgreSQL server for tests and benchmarks: a cluster of its own on a free loopback port."""
+
+import contextlib
+import os
+import shutil
+import socket
+import subprocess
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+
+class Server:
+    """Started by `private_server`. Debian's programs, password authentication."""
+
+    def __init__(self, programs: Path, folder: Path, timezone: str) -> None:
+        self.programs, self.folder, self.timezone = programs, folder, timezone
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            self.port = free.getsockname()[1]
+        self.url = f"postgresql+pg8000://postgres:of-this-test@127.0.0.1:{self.port}/postgres"
+        password = folder / "password"
+        password.write_text("of-this-test")
+        if os.geteuid() == 0:  # PostgreSQL refuses to be root
+            shutil.chown(folder, "postgres", "postgres")
+            shutil.chown(password, "postgres", "postgres")
+        self._run(
+            "initdb", "-D", f"{folder}/data", "-A", "scram-sha-256", "-U", "postgres", f"--pwfile={password}"
+        )
+
+    def start(self) -> None:
+        """Start, and wait until it answers."""
+        words = f"-p {self.port} -h 127.0.0.1 -k {self.folder} -c timezone={self.timezone}"
+        log = f"{self.folder}/log"
+        self._run("pg_ctl", "-D", f"{self.folder}/data", "-w", "-l", log, "-o", words, "start")
+
+    def stop(self) -> None:
+        """Stop at once, as a crash would: connections break, transactions under way are lost."""
+        self._run("pg_ctl", "-D", f"{self.folder}/data", "-w", "-m", "immediate", "stop")
+
+    def _run(self, program: str, *words: str) -> None:
+        user = {"user": "postgres", "group": "postgres", "extra_groups": []} if os.geteuid() == 0 else {}
+        command = [str(self.programs / program), *words]
+        subprocess.run(command, check=True, cwd="/", stdout=subprocess.DEVNULL, **user)
+
+
+def programs() -> Path | None:
+    """The folder of the newest PostgreSQL's programs; None where there is none."""
+    found = sorted(Path("/usr/lib/postgresql").glob("*/bin/initdb"))
+    return found[-1].parent if found else None
+
+
+@contextlib.contextmanager
+def private_server(timezone: str = "UTC") -> Iterator[Server]:
+    """A running server, gone with all its data at the end."""
+    where = programs()
+    if where is None:
+        raise FileNotFoundError("needs PostgreSQL's programs (Debian: apt-get install postgresql)")
+    # Not a test's tmp_path: its parents are closed to the user postgres.
+    with tempfile.TemporaryDirectory() as folder:
+        server = Server(where, Path(folder), timezone)
+        server.start()
+        try:
+            yield server
+        finally:
+            server.stop()
