@@ -19,8 +19,8 @@ from isic_smp.store import one_line, without_password
 T = TypeVar("T")
 logger = logging.getLogger(__name__)
 
-ERRORS = (StorageInternalError, DBAPIError)
-"""What Optuna and SQLAlchemy raise when the database does not do what it is asked."""
+ERRORS = (StorageInternalError, DBAPIError, ConnectionError, TimeoutError)
+"""What Optuna, SQLAlchemy and pg8000 raise when the database does not do what it is asked."""
 
 PATIENCE = 120.0
 """Seconds for which a database that does not answer is asked again, before a worker gives up."""
@@ -89,7 +89,7 @@ def lock(url: str, name: str) -> Iterator[None]:
             try:
                 yield
             finally:
-                with contextlib.suppress(DBAPIError):  # a server that restarted has released it itself
+                with contextlib.suppress(*ERRORS):  # a server that restarted has released it itself
                     connection.execute(text("SELECT pg_advisory_unlock(:key)"), {"key": key})
     finally:
         engine.dispose()

@@ -214,6 +214,8 @@ def open_storage(url: str, *, heartbeat: int) -> optuna.storages.BaseStorage:
             f"cannot keep a study in {without_password(url)}: {brief(error)}; "
             "check --storage, or leave it out to use SQLite under ./runs"
         ) from None
+    # A connection that breaks is asked for again; the pool would show a page of tracebacks for each.
+    logging.getLogger("sqlalchemy.pool").setLevel(logging.CRITICAL)
     if not is_sqlite(parts):
         # Optuna compares signs of life in the server's time zone with the present in UTC.
         event.listen(storage.engine, "connect", _speak_utc)

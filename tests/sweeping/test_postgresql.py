@@ -1,20 +1,16 @@
 """A study in PostgreSQL, as workers on several hosts share it: a real server, started for these tests."""
 
 import multiprocessing
-import os
-import shutil
-import socket
-import subprocess
-import tempfile
 import time
 from collections.abc import Iterator
-from pathlib import Path
 
 import optuna
 import pytest
+from optuna.trial import TrialState
+from postgres_server import Server, private_server, programs
 
 from isic_smp.sweeping.plan import Plan, grid
-from isic_smp.sweeping.queue import ended, is_over
+from isic_smp.sweeping.queue import ended, is_over, requeue_lost
 from isic_smp.sweeping.study import open_study
 from isic_smp.sweeping.worker import work
 from isic_smp.training.recipe import PRESETS
@@ -26,49 +22,12 @@ DISTRIBUTIONS, CELLS = grid(seed=range(COUNT))
 PLAN = Plan(base=PRESETS["report"], distributions=DISTRIBUTIONS, cells=CELLS)
 
 
-class Server:
-    """A cluster of its own on a free loopback port, with password authentication."""
-
-    def __init__(self, programs: Path, folder: Path) -> None:
-        self.programs, self.folder = programs, folder
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            self.port = free.getsockname()[1]
-        self.url = f"postgresql+pg8000://postgres:of-this-test@127.0.0.1:{self.port}/postgres"
-        password = folder / "password"
-        password.write_text("of-this-test")
-        if os.geteuid() == 0:  # PostgreSQL refuses to be root
-            shutil.chown(folder, "postgres", "postgres")
-            shutil.chown(password, "postgres", "postgres")
-        self._run(
-            "initdb", "-D", f"{folder}/data", "-A", "scram-sha-256", "-U", "postgres", f"--pwfile={password}"
-        )
-
-    def start(self) -> None:
-        words = f"-p {self.port} -h 127.0.0.1 -k {self.folder}"
-        log = f"{self.folder}/log"
-        self._run("pg_ctl", "-D", f"{self.folder}/data", "-w", "-l", log, "-o", words, "start")
-
-    def stop(self) -> None:
-        self._run("pg_ctl", "-D", f"{self.folder}/data", "-w", "-m", "immediate", "stop")
-
-    def _run(self, program: str, *words: str) -> None:
-        user = {"user": "postgres", "group": "postgres", "extra_groups": []} if os.geteuid() == 0 else {}
-        command = [str(self.programs / program), *words]
-        subprocess.run(command, check=True, cwd="/", stdout=subprocess.DEVNULL, **user)
-
-
 @pytest.fixture
 def server() -> Iterator[Server]:
-    found = sorted(Path("/usr/lib/postgresql").glob("*/bin/initdb"))
-    if not found:
+    if programs() is None:
         pytest.skip("needs PostgreSQL's programs (Debian: apt-get install postgresql); .ci/run installs them")
-    # Not tmp_path: its parents are closed to the user postgres.
-    with tempfile.TemporaryDirectory() as folder:
-        made = Server(found[-1].parent, Path(folder))
-        made.start()
+    with private_server() as made:
         yield made
-        made.stop()
 
 
 def run(url: str) -> None:
@@ -114,3 +73,42 @@ def test_kills_and_a_restart_of_the_server_lose_and_double_nothing(server):
     assert [worker.exitcode for worker in workers[1:]] == [0, 0]
     assert is_over(study)
     assert [trial.value for trial in ended(study)] == list(range(COUNT))
+
+
+@pytest.mark.parametrize("timezone", ["America/New_York", "Asia/Tokyo"])
+def test_a_running_trial_is_alive_and_a_lost_one_is_noticed_in_every_time_zone(timezone):
+    with private_server(timezone) as server:
+        study = open_study("s", PLAN, url=server.url, heartbeat=1)
+        alive, dead = study.ask(), study.ask()
+        end = time.monotonic() + 6
+        while time.monotonic() < end:
+            study._storage.record_heartbeat(alive._trial_id)
+            time.sleep(0.5)
+        requeue_lost(study)
+        assert [t.number for t in study.get_trials(states=(TrialState.RUNNING,))] == [alive.number]
+        assert [t.number for t in study.get_trials(states=(TrialState.FAIL,))] == [dead.number]
+
+
+def test_what_two_workers_find_lost_at_once_is_queued_once(server):
+    """As where the server restarted under the lock that one of them holds."""
+    study = open_study("s", PLAN, url=server.url, heartbeat=HEARTBEAT)
+    study.tell(study.ask(), state=TrialState.FAIL)
+    barrier = multiprocessing.get_context("spawn").Barrier(4)
+    both = [
+        multiprocessing.get_context("spawn").Process(target=requeue, args=(server.url, barrier))
+        for _ in range(4)
+    ]
+    for process in both:
+        process.start()
+    for process in both:
+        process.join()
+    assert [process.exitcode for process in both] == [0] * 4
+    assert len(study.get_trials()) == COUNT + 1
+
+
+def requeue(url: str, barrier) -> None:
+    study = open_study("s", PLAN, url=url, heartbeat=HEARTBEAT)
+    found = study.get_trials()
+    study.get_trials = lambda **_: found  # all four have looked before the first of them queues
+    barrier.wait(60)
+    requeue_lost(study)
