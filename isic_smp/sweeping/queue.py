@@ -17,11 +17,13 @@ from optuna.trial import FrozenTrial, TrialState, create_trial
 from isic_smp.sweeping.storage import TICKET, AlreadyQueued
 
 REASON, FIRST, BEFORE, TRIES, INTERRUPTED = "reason", "first", "before", "tries", "interrupted"
+REACHED = "reached"
+"""User attribute of a trial that was queued again: the last epoch that one of its tries reported."""
 CONFIRMED = "confirmed"
 """User attribute of the study: the winner that was queued again under further seeds."""
 
 MOST_TRIES = 5
-"""How often a trial is begun whose worker dies each time: it may be the trial that kills it."""
+"""How often in a row a trial's worker may die before an epoch is new: it may be the trial that kills it."""
 
 
 def enqueue(
@@ -62,13 +64,17 @@ def requeue_lost(study: optuna.Study) -> int:
         optuna.storages.fail_stale_trials(study)
     lost = _without_successor(study.get_trials(deepcopy=False))
     for trial in lost:
-        tries = trial.user_attrs.get(TRIES, 0) + (0 if trial.user_attrs.get(INTERRUPTED) else 1)
+        known = trial.user_attrs.get(REACHED, -1)
+        reached = max([known, *trial.intermediate_values])
+        tries = 0 if reached > known else trial.user_attrs.get(TRIES, 0)
+        tries += not trial.user_attrs.get(INTERRUPTED)
         kept = {k: v for k, v in trial.user_attrs.items() if k != INTERRUPTED}
         attrs = {**kept, FIRST: first_number(trial), BEFORE: trial.number, TRIES: tries}
+        attrs[REACHED] = reached
         attrs[TICKET] = f"after trial {trial.number}"
         gives_up = tries >= MOST_TRIES
         if gives_up:
-            attrs[REASON] = f"its worker died {tries} times (out of memory?)"
+            attrs[REASON] = f"its worker died {tries} times in a row (out of memory?)"
         successor = create_trial(
             state=TrialState.FAIL if gives_up else TrialState.WAITING,
             params=trial.params,

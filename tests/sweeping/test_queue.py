@@ -16,7 +16,7 @@ from isic_smp.sweeping.database import lock
 from isic_smp.sweeping.plan import Plan, grid
 from isic_smp.sweeping.queue import REASON, ended, first_number, is_over, queued, requeue_lost
 from isic_smp.sweeping.storage import open_storage
-from isic_smp.sweeping.study import open_study
+from isic_smp.sweeping.study import CELL, fill, open_study
 from isic_smp.sweeping.worker import work
 from isic_smp.training.recipe import PRESETS
 
@@ -124,6 +124,34 @@ def test_a_trial_that_kills_every_worker_is_given_up(url):
     assert only.state == TrialState.FAIL
     assert "died 5 times" in only.user_attrs[REASON]
     assert is_over(study)
+
+
+def test_a_trial_that_gets_further_each_time_is_not_given_up(url):
+    """As on machines that are taken away every few minutes: it goes on from its checkpoint."""
+    study = open_study("s", plan(1), url=url, heartbeat=HEARTBEAT)
+    for epoch in range(8):
+        trial = study.ask()
+        trial.report(0.5, epoch)
+        study.tell(trial, state=TrialState.FAIL)
+        requeue_lost(study)
+    assert [trial.state for trial in queued(study)] == [TrialState.WAITING]
+
+
+def test_a_worker_that_dies_between_claim_and_training_is_noticed(url):
+    study = open_study("s", plan(1), url=url, heartbeat=HEARTBEAT)
+    study.ask()  # and it dies: no thread ever gives a sign of life
+    time.sleep(5 * HEARTBEAT + 1)
+    assert requeue_lost(study) == 1
+    assert [trial.state for trial in queued(study)] == [TrialState.WAITING]
+
+
+def test_a_cell_is_queued_once_whoever_else_does_the_same(url, monkeypatch):
+    """As where two open a study at once and the lock between them is gone."""
+    study = open_study("s", plan(2), url=url, heartbeat=HEARTBEAT)
+    monkeypatch.setattr(study, "get_trials", lambda **_: [])
+    fill(study, plan(3))
+    monkeypatch.undo()
+    assert [trial.user_attrs[CELL] for trial in study.get_trials()] == [0, 1, 2]
 
 
 def test_the_same_failure_again_and_again_stops_the_worker(url):
