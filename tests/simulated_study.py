@@ -77,7 +77,7 @@ def run_worker(simulation: Simulation, ready: Callable[[], Any] | None = None) -
         return Outcome("", simulation.epochs, recipe.seed / 1e3, 0.5, 1, 1.0)
 
     study = simulation.open()
-    setup = cast(Any, _NoSetup())
+    setup = cast(Any, NoSetup())
     runner = TrialRunner(simulation.plan(), setup, simulation.folder, study_name=STUDY, train=train)
     if ready is not None:
         ready()
@@ -86,7 +86,7 @@ def run_worker(simulation: Simulation, ready: Callable[[], Any] | None = None) -
 
 
 @dataclass(frozen=True)
-class _NoSetup:
+class NoSetup:
     """The fields of an `experiment.Setup` that a trial fills in."""
 
     output_dir: Path | None = None

@@ -117,3 +117,18 @@ def test_pruned_trials_are_marked_and_the_winner_is_confirmed_under_another_seed
         assert not (pruned and any(name.startswith("test/") for name in child.data.metrics))
     tested = [child for child in children if "test/iou_per_image_own" in child.data.metrics]
     assert len(tested) == 2  # the winner under its two seeds, and no other trial
+
+
+@pytest.mark.slow
+def test_trials_that_diverge_are_recorded_with_their_reason(tmp_path):
+    make_synthetic(tmp_path / "drawn", train=16, val=8, test=8, size=64)
+    words = [*TINY, "--trials", "2", "--seeds", "1", "--lr", "1e30"]
+    done = sweep("freeze_vs_finetune", *words, cwd=tmp_path)
+    assert done.returncode == 2
+    assert (
+        "no trial of freeze_vs_finetune was completed: TrainingDiverged: the loss became nan" in done.stderr
+    )
+    _, parent, children = study_in_mlflow(tmp_path)
+    assert [child.info.status for child in [*children, parent]] == ["FAILED"] * 3
+    assert all(child.data.tags["optuna.state"] == "FAIL" for child in children)
+    assert all("try a lower lr" in child.data.tags["optuna.reason"] for child in children)

@@ -10,6 +10,7 @@ from optuna.trial import FrozenTrial
 
 from isic_smp.data.isic2016 import LesionData
 from isic_smp.data.source import default_cache_dir, resolve_data
+from isic_smp.errors import UserError
 from isic_smp.experiment import DEMO_EXPERIMENT, Setup
 from isic_smp.store import without_password
 from isic_smp.sweeping.alone import train_here
@@ -19,7 +20,7 @@ from isic_smp.sweeping.final_scores import score_tests
 from isic_smp.sweeping.group import GroupTrainer
 from isic_smp.sweeping.options import Options
 from isic_smp.sweeping.plan import Plan
-from isic_smp.sweeping.queue import CONFIRMED, ended, enqueue, first_number, is_over
+from isic_smp.sweeping.queue import CONFIRMED, REASON, ended, enqueue, first_number, is_over
 from isic_smp.sweeping.results import cells, chosen, collect
 from isic_smp.sweeping.study import open_study
 from isic_smp.sweeping.study_run import StudyRun, winner
@@ -123,12 +124,18 @@ class Session:
         """Score the chosen trials on the test images, write and log the answer, and give back its text.
 
         Of several processes that come here the first scores the test images, one at a time writes the answer.
+
+        Raises:
+            UserError: no trial was completed, or MLflow does not take the answer.
         """
         with lock(self.url, f"{self.study.study_name} answer"):
             picked = chosen(self.study, self.plan)
             if not picked:
                 self.run.finish("FAILED", files=[], metrics={}, answer="No trial was completed.")
-                return f"no trial of {self.study.study_name} was completed: see the reasons above"
+                reasons = dict.fromkeys(t.user_attrs.get(REASON, "") for t in ended(self.study))
+                raise UserError(
+                    f"no trial of {self.study.study_name} was completed: {next(iter(reasons), '')[:300]}"
+                )
             score_tests(
                 self.study,
                 collect(self.study, picked, self.folder),

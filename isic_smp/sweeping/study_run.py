@@ -16,7 +16,7 @@ from optuna.trial import FrozenTrial
 from isic_smp.errors import UserError
 from isic_smp.store import experiment_id, one_line, prepare_store, without_password
 from isic_smp.sweeping.plan import Plan
-from isic_smp.sweeping.queue import REASON, complete, ended, queued
+from isic_smp.sweeping.queue import REASON, complete, ended, first_number, queued
 from isic_smp.tracking.environment import run_tags
 from isic_smp.tracking.experiment_log import ONCE, by_section
 from isic_smp.tracking.ui import ui_hint
@@ -89,6 +89,7 @@ class StudyRun:
         metrics = {"trials/queued": len(queued(study)), **counts}
         best = winner(study, plan)
         if best is not None:
+            metrics["best/trial"] = first_number(best)
             metrics["best/val_iou"] = best.user_attrs["val_iou"]
             metrics["best/val_dice"] = best.user_attrs["val_dice"]
         self._try(lambda client: self._log(client, metrics, len(over)))

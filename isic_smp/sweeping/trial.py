@@ -93,6 +93,8 @@ class TrialRunner:
         params = {name: suggest(trial, name, d) for name, d in self.plan.distributions.items()}
         recipe = self.plan.recipe(params, seed=trial.user_attrs.get(SEED))
         words = " ".join(f"{name}={say(value)}" for name, value in params.items())
+        if SEED in trial.user_attrs:
+            words = f"(the winner with seed {recipe.seed}) {words}"
         setup = dataclasses.replace(
             self.setup,
             output_dir=trial_folder(self.folder, number),

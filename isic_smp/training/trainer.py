@@ -135,13 +135,13 @@ class Trainer:
                 if self.device.type == "cpu" and not torch.isfinite(loss):
                     names = ", ".join(batch_names(batch.samples))
                     raise TrainingDiverged(
-                        f"the loss became {loss.item()} on the images {names}; try a lower lr"
+                        f"the loss became {loss.item()}, try a lower lr; it was on the images {names}"
                     )
                 with part("metrics"):
                     tally.add(loss, logits, batch, self.threshold_logit)
                 progress.step(len(batch.samples) * self.ranks.world, tally.figures)
         if not torch.isfinite(tally.loss):
-            raise TrainingDiverged(f"the loss became {tally.loss.item()} in this epoch; try a lower lr")
+            raise TrainingDiverged(f"the loss became {tally.loss.item()} in this epoch, try a lower lr")
         return tally
 
     @torch.inference_mode()

@@ -1,0 +1,38 @@
+"""A trial: what becomes of what its training raises."""
+
+import subprocess
+import sys
+
+import torch
+from optuna.trial import TrialState
+from simulated_study import STUDY, NoSetup, Simulation
+
+from isic_smp.sweeping.queue import REASON, ended
+from isic_smp.sweeping.trial import Outcome, TrialRunner
+from isic_smp.sweeping.worker import work
+
+
+def test_a_trial_that_runs_out_of_memory_is_recorded_and_the_others_go_on(tmp_path):
+    simulation = Simulation(url=f"sqlite:///{tmp_path / 'study.db'}", folder=tmp_path, trials=3)
+
+    def train(recipe, setup, after_epoch) -> Outcome:
+        if recipe.seed == 1:
+            raise torch.OutOfMemoryError("CUDA out of memory.\nTried to allocate 20.00 GiB")
+        return Outcome("", 0, 0.5, 0.5, 1, 1.0)
+
+    study = simulation.open()
+    runner = TrialRunner(simulation.plan(), NoSetup(), tmp_path, study_name=STUDY, train=train)
+    work(study, runner, url=simulation.url, heartbeat=1, on_ended=lambda *_: None)
+    assert [trial.state for trial in ended(study)] == [
+        TrialState.COMPLETE,
+        TrialState.FAIL,
+        TrialState.COMPLETE,
+    ]
+    reason = ended(study)[1].user_attrs[REASON]
+    assert reason == "OutOfMemoryError: CUDA out of memory. Tried to allocate 20.00 GiB"
+
+
+def test_what_waits_for_trials_needs_no_torch():
+    """So that many workers start at once on a machine that only simulates, and a sweep's options at once."""
+    code = "import sys, isic_smp.sweeping.worker, isic_smp.sweeping.study; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code]).returncode == 0
