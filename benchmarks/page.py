@@ -21,6 +21,11 @@ TITLES = {
         "Twelve trials in one process",
         "benchmarks/sweep.py --data-dir DIR --encoder-weights FILE --work-dir DIR",
     ),
+    "by_hand": (
+        "A sweep against its grid by hand",
+        "benchmarks/by_hand.py --data-dir DIR --encoder-weights FILE --work-dir DIR --pairs 100",
+    ),
+    "workers": ("Workers", "benchmarks/workers.py"),
     "startup": (
         "Start-up and logging",
         "benchmarks/startup.py --data-dir DIR --encoder-weights FILE --work-dir DIR",
