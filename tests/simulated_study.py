@@ -100,6 +100,10 @@ class NoSetup:
 def context() -> Any:
     """Where workers are forked from a process that has made their imports, and nothing else."""
     found = multiprocessing.get_context("forkserver")
+    here = str(Path(__file__).parent)
+    known = os.environ.get("PYTHONPATH", "").split(os.pathsep)
+    if here not in known:  # else the server does not find this module, and says nothing
+        os.environ["PYTHONPATH"] = os.pathsep.join([here, *filter(None, known)])
     found.set_forkserver_preload([__name__])
     return found
 

@@ -15,13 +15,13 @@ def test_every_trial_ends_once_though_workers_are_killed_and_postgresql_restarts
         "Asia/Tokyo"
     ) as server:  # signs of life are compared whatever the server's clock shows
         simulation = Simulation(url=server.url, folder=tmp_path, trials=24)
-        counts = campaign(simulation, workers=4, kill_every=3, server=server, restarts=1)
+        counts = campaign(simulation, workers=4, kill_every=2, most_kills=6, server=server, restarts=1)
     assert ended_once(counts), counts
     assert counts["kills"] and counts["restarts"] == 1
 
 
 def test_every_trial_ends_once_on_sqlite(tmp_path):
     simulation = Simulation(url=f"sqlite:///{tmp_path / 'study.db'}", folder=tmp_path, trials=16)
-    counts = campaign(simulation, workers=3, kill_every=3)
+    counts = campaign(simulation, workers=3, kill_every=2, most_kills=5)
     assert ended_once(counts), counts
     assert counts["kills"]

@@ -37,6 +37,7 @@ def campaign(
     kill_every: float,
     server: Server | None = None,
     restarts: int = 0,
+    most_kills: int | None = None,
     seed: int = 0,
     say: Callable[[str], None] = lambda _: None,
 ) -> dict[str, int | float]:
@@ -48,6 +49,7 @@ def campaign(
         kill_every: seconds from one SIGKILL to the next, on average; each is drawn between half and one and a half.
         server: its database, where that is to be restarted.
         restarts: how often, spread evenly over the trials.
+        most_kills: after which the workers are left alone; on a slow machine none might live long enough.
         seed: of the draws.
         say: told of what happens.
 
@@ -66,7 +68,7 @@ def campaign(
                 f"after {PATIENCE_SECONDS:.0f} s trials still wait: {Counter(t.state.name for t in study.trials)}"
             )
         time.sleep(0.1)
-        if time.monotonic() >= next_kill:
+        if time.monotonic() >= next_kill and (most_kills is None or kills < most_kills):
             victim = draw.randrange(workers)
             crew[victim].kill()
             crew[victim].join()
