@@ -66,8 +66,8 @@ class Order:
         self.count, self.batch_size, self.shuffle, self.seed = count, batch_size, shuffle, seed
         self.ranks = ranks or Ranks()
         rest = count % batch_size
-        # BatchNorm cannot train on a single sample, so a last batch that small on any rank is left out.
-        drop = shuffle and 0 < rest < 2 * self.ranks.world and count > batch_size
+        # BatchNorm cannot train on a single sample, and each rank needs one: a smaller last batch is left out.
+        drop = shuffle and 0 < rest < max(2, self.ranks.world) and count > batch_size
         self.steps = count // batch_size + (rest > 0 and not drop)
 
     def epoch(self, epoch: int) -> Iterator[tuple[np.ndarray, float]]:

@@ -21,6 +21,7 @@ from isic_smp.training.metrics import confusion, summarise
 from isic_smp.training.optimisation import make_average, make_optimizer, make_schedule
 from isic_smp.training.parts import part
 from isic_smp.training.recipe import Recipe
+from isic_smp.training.sync_batchnorm import synced_batchnorm
 
 
 class TrainingDiverged(UserError):
@@ -128,7 +129,7 @@ class Trainer:
         self.network.train()
         self.model.train()
         tally = self.new_tally()
-        with self.fast():
+        with self.fast(), synced_batchnorm(self.network, self.ranks):
             for batch in batches:
                 loss, logits = self.step(batch)
                 # On a GPU, looking at every loss would stall it; its sum shows a NaN at the epoch's end.

@@ -1,0 +1,65 @@
+"""BatchNorm shared by two real processes, against torch's own on the whole batch."""
+
+import socket
+
+import pytest
+import torch
+import torch.distributed as dist
+import torch.multiprocessing as mp
+from timm.layers import BatchNormAct2d
+from torch import nn
+
+from isic_smp.training.distributed import Ranks
+from isic_smp.training.sync_batchnorm import synced_batchnorm
+
+SHARES = (slice(0, 5), slice(5, 7))  # a last batch is not always shared out evenly
+# Far from zero, where a careless variance loses its digits.
+WHOLE = torch.randn(7, 3, 4, 4, generator=torch.Generator().manual_seed(0)) * 0.1 + 30
+WEIGHTS = torch.linspace(-1, 2, WHOLE.numel()).view_as(WHOLE)
+
+
+def make() -> nn.Module:
+    return nn.Sequential(nn.BatchNorm2d(3), BatchNormAct2d(3, act_layer=nn.ReLU6))
+
+
+def step(layers: nn.Module, share: slice) -> dict[str, torch.Tensor]:
+    """What one training step gives back and leaves behind."""
+    x = WHOLE[share].clone().requires_grad_()
+    y = layers.train()(x)
+    ((y + y**2) * WEIGHTS[share]).sum().backward()
+    gradients = {name: p.grad for name, p in layers.named_parameters()}
+    return {"y": y.detach(), "x": x.grad, **gradients, **dict(layers.named_buffers())}
+
+
+def work(rank: int, port: int, folder: str) -> None:
+    dist.init_process_group("gloo", f"tcp://127.0.0.1:{port}", rank=rank, world_size=2)
+    layers = make()
+    with synced_batchnorm(layers, Ranks(rank, 2)):
+        found = step(layers, SHARES[rank])
+    torch.save({**found, "evaluated": layers.eval()(WHOLE).detach()}, f"{folder}/{rank}.pt")
+    dist.destroy_process_group()
+
+
+def test_two_processes_normalise_by_the_whole_batch(tmp_path):
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    mp.spawn(work, (port, str(tmp_path)), nprocs=2)
+    ranks = [torch.load(tmp_path / f"{rank}.pt") for rank in (0, 1)]
+    layers = make()
+    whole = step(layers, slice(None))
+    for name in ("y", "x"):
+        torch.testing.assert_close(torch.cat([r[name] for r in ranks]), whole[name], rtol=1e-4, atol=1e-3)
+    for name, _ in layers.named_parameters():
+        torch.testing.assert_close(ranks[0][name] + ranks[1][name], whole[name], rtol=1e-4, atol=1e-3)
+    for name, value in {**dict(layers.named_buffers()), "evaluated": layers.eval()(WHOLE)}.items():
+        torch.testing.assert_close(ranks[0][name], value)
+        assert torch.equal(ranks[0][name], ranks[1][name]), name
+
+
+@pytest.mark.parametrize("world", [1, 2])
+def test_layers_are_as_before_afterwards(world):
+    layers = make()
+    with synced_batchnorm(layers, Ranks(0, world)):
+        assert all(("forward" in vars(layer)) is (world == 2) for layer in layers)
+    assert not any("forward" in vars(layer) for layer in layers)
