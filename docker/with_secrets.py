@@ -25,9 +25,13 @@ def with_secrets(environment: dict[str, str]) -> dict[str, str]:
             try:
                 found[name.removesuffix("_FILE")] = text = path.read_text(encoding="utf-8").strip()
             except OSError as error:
-                sys.exit(f"with_secrets: cannot read {path} ({error.strerror}): run docker/make_secrets.py first")
+                sys.exit(
+                    f"with_secrets: cannot read {path} ({error.strerror}): run docker/make_secrets.py first"
+                )
             if not text:
-                sys.exit(f"with_secrets: {path} is empty: delete the secrets and run docker/make_secrets.py again")
+                sys.exit(
+                    f"with_secrets: {path} is empty: delete the secrets and run docker/make_secrets.py again"
+                )
     return found
 
 

@@ -10,23 +10,37 @@ from collections.abc import Iterator
 from pathlib import Path
 
 
-class Server:
-    """Started by `private_server`. Debian's programs, password authentication."""
+def free_port() -> int:
+    """A loopback port that nobody listens on."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return free.getsockname()[1]
 
-    def __init__(self, programs: Path, folder: Path, timezone: str) -> None:
+
+class Server:
+    """Started by `private_server`. Debian's programs, password authentication.
+
+    Its folder may not lie in pytest's tmp_path, whose parents are closed to the user postgres.
+    """
+
+    def __init__(
+        self,
+        programs: Path,
+        folder: Path,
+        *,
+        timezone: str = "UTC",
+        user: str = "postgres",
+        password: str = "of-this-test",
+    ) -> None:
         self.programs, self.folder, self.timezone = programs, folder, timezone
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            self.port = free.getsockname()[1]
-        self.url = f"postgresql+pg8000://postgres:of-this-test@127.0.0.1:{self.port}/postgres"
-        password = folder / "password"
-        password.write_text("of-this-test")
+        self.port = free_port()
+        self.url = f"postgresql+pg8000://{user}:{password}@127.0.0.1:{self.port}/postgres"
+        file = folder / "password"
+        file.write_text(password)
         if os.geteuid() == 0:  # PostgreSQL refuses to be root
             shutil.chown(folder, "postgres", "postgres")
-            shutil.chown(password, "postgres", "postgres")
-        self._run(
-            "initdb", "-D", f"{folder}/data", "-A", "scram-sha-256", "-U", "postgres", f"--pwfile={password}"
-        )
+            shutil.chown(file, "postgres", "postgres")
+        self._run("initdb", "-D", f"{folder}/data", "-A", "scram-sha-256", "-U", user, f"--pwfile={file}")
 
     def start(self) -> None:
         """Start, and wait until it answers."""
@@ -56,9 +70,8 @@ def private_server(timezone: str = "UTC") -> Iterator[Server]:
     where = programs()
     if where is None:
         raise FileNotFoundError("needs PostgreSQL's programs (Debian: apt-get install postgresql)")
-    # Not a test's tmp_path: its parents are closed to the user postgres.
     with tempfile.TemporaryDirectory() as folder:
-        server = Server(where, Path(folder), timezone)
+        server = Server(where, Path(folder), timezone=timezone)
         server.start()
         try:
             yield server

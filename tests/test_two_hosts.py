@@ -1,0 +1,119 @@
+"""One run on two hosts, as docs/clusters.md starts it: two network namespaces with names and addresses of their own."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+pytestmark = pytest.mark.slow
+
+HOSTS = {"node0": "10.213.7.1", "node1": "10.213.7.2"}
+RECIPE = """
+encoder: trunc-mobilenetv2_035-s2
+encoder_weights: none
+decoder_channels: [8, 8, 8]
+size: 32
+batch_size: 8
+epochs: 2
+loss: bce
+precision: float32
+"""
+GIVEN = ["--data", "synthetic", "--data-dir", "pictures", "--recipe", "small.yaml", "--experiment", "hosts"]
+TORCHRUN = [
+    *("-m", "torch.distributed.run", "--nnodes", "2", "--nproc-per-node", "1", "--rdzv-id", "one"),
+    *("--rdzv-backend", "c10d", "--rdzv-endpoint", "node0:29400", "-m", "isic_smp.run"),
+]
+AS_HOST = 'hostname "$0" && mount --bind hosts /etc/hosts && exec "$@"'
+
+
+def ip(*words: str) -> None:
+    subprocess.run(["ip", *words], check=True, capture_output=True, text=True)
+
+
+@pytest.fixture
+def hosts() -> Iterator[dict[str, list[str]]]:
+    """For each host's name the words that run a command on it."""
+    if os.geteuid() != 0 or not shutil.which("ip"):
+        pytest.skip("network namespaces need root and `ip` (Debian: apt-get install iproute2)")
+    space = {name: f"isic-{os.getpid()}-{name}" for name in HOSTS}
+    try:
+        ip("netns", "add", space["node0"])
+    except subprocess.CalledProcessError as error:
+        pytest.skip(f"this machine allows no network namespaces: {error.stderr.strip()}")
+    try:
+        ip("netns", "add", space["node1"])
+        ends = [f"isic{os.getpid()}{end}" for end in "ab"]
+        ip(
+            "link",
+            "add",
+            ends[0],
+            "netns",
+            space["node0"],
+            "type",
+            "veth",
+            "peer",
+            ends[1],
+            "netns",
+            space["node1"],
+        )
+        for (name, address), end in zip(HOSTS.items(), ends, strict=True):
+            ip("-n", space[name], "address", "add", f"{address}/30", "dev", end)
+            ip("-n", space[name], "link", "set", end, "up")
+            ip("-n", space[name], "link", "set", "lo", "up")
+        alone = ["unshare", "--uts", "--mount", "sh", "-c", AS_HOST]
+        yield {name: ["ip", "netns", "exec", space[name], *alone, name] for name in HOSTS}
+    finally:
+        for name in HOSTS:
+            subprocess.run(["ip", "netns", "del", space[name]], capture_output=True)
+
+
+def history(folder: Path) -> list[dict]:
+    return json.loads((folder / "history.json").read_text())
+
+
+def test_two_hosts_are_one_run_with_the_metrics_of_one_process(hosts, tmp_path):
+    (tmp_path / "small.yaml").write_text(RECIPE)
+    names = "".join(f"{address} {name}\n" for name, address in HOSTS.items())
+    (tmp_path / "hosts").write_text(f"127.0.0.1 localhost\n{names}")
+    make = [sys.executable, "-m", "isic_smp.data", "synthetic", "pictures"]
+    # 27 images: the last batch has 3, which two processes share unevenly
+    make += ["--train", "27", "--val", "6", "--test", "6", "--size", "64"]
+    subprocess.run(make, cwd=tmp_path, check=True, capture_output=True)
+    alone = [sys.executable, "-m", "isic_smp.run", *GIVEN, "--output-dir", "alone", "--cache-dir", "cache"]
+    subprocess.run(alone, cwd=tmp_path, check=True, capture_output=True)
+    running = [
+        subprocess.Popen(
+            # each host has a cache of its own, as where no folder is shared
+            [
+                *host,
+                sys.executable,
+                *TORCHRUN,
+                *GIVEN,
+                "--output-dir",
+                "together",
+                "--cache-dir",
+                f"cache-{name}",
+            ],
+            cwd=tmp_path,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        for name, host in hosts.items()
+    ]
+    try:
+        said = [process.communicate(timeout=600)[0] for process in running]
+    finally:
+        for process in running:
+            process.kill()
+    assert [process.returncode for process in running] == [0, 0], "\n".join(said)
+    assert sum(text.count("test loss") for text in said) == 1
+    one, two = history(tmp_path / "alone"), history(tmp_path / "together")
+    for alone, together in zip(one, two, strict=True):
+        for name in ("train_loss", "val_loss", "train_iou", "val_iou"):
+            assert together[name] == pytest.approx(alone[name], rel=1e-4), name
