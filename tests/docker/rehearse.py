@@ -47,6 +47,7 @@ class Rehearsal:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
+        folder.chmod(0o711)  # PostgreSQL's user passes through
         for name in VOLUMES:
             (folder / name).mkdir()
         closed = ["unshare", "--mount", "sh", "-c", READ_ONLY, str(folder)]

@@ -16,7 +16,7 @@ pytestmark = pytest.mark.slow
 def rehearsal() -> Iterator[Rehearsal]:
     if programs() is None:
         pytest.skip("needs PostgreSQL's programs (Debian: apt-get install postgresql); .ci/run installs them")
-    # Not in tmp_path, which other users may not enter.
+    # Not in tmp_path, which the user postgres may not enter.
     with tempfile.TemporaryDirectory(prefix="rehearsal-") as folder:
         done = rehearse(Path(folder))
         yield done
