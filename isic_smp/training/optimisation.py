@@ -38,7 +38,8 @@ def make_schedule(optimizer: torch.optim.Optimizer, recipe: Recipe, steps: int) 
     if recipe.schedule == "onecycle":
         # Cycling Adam's betas as well changes nothing here that is worth a setting.
         peaks = [group["lr"] for group in optimizer.param_groups]
-        return OneCycleLR(optimizer, peaks, total_steps=max(steps, 2), pct_start=0.25, cycle_momentum=False)
+        # With 4 steps torch divides by the length of a rise that ends at step 0.
+        return OneCycleLR(optimizer, peaks, total_steps=max(steps, 5), pct_start=0.25, cycle_momentum=False)
     if recipe.schedule == "cosine":
         return CosineAnnealingLR(optimizer, T_max=steps)
     return ConstantLR(optimizer, factor=1.0, total_iters=0)

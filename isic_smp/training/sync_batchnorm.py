@@ -5,12 +5,15 @@ depend on the number of processes. torch.nn.SyncBatchNorm does the same, but on 
 """
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import partial
+from typing import Any
 
 import torch
+import torch.distributed as dist
+import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.distributed.nn.functional import all_reduce
+from torch.autograd.function import once_differentiable
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from isic_smp.training.distributed import Ranks
@@ -35,35 +38,29 @@ def synced_batchnorm(network: nn.Module, ranks: Ranks) -> Iterator[None]:
 
 
 @torch.compiler.disable
-def _forward(layer: _BatchNorm, alone: partial, x: Tensor) -> Tensor:
+def _forward(layer: _BatchNorm, alone: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
     """As `nn.BatchNorm2d.forward`, or that of timm's subclass with `drop` and `act`: (B, C, H, W) → the same."""
     if not layer.training:
         return alone(x)
-    mean, var, count = _statistics(x)
+    mean, var, count = _statistics(x.detach())
     if layer.track_running_stats:
-        _follow(layer, mean.detach(), var.detach() * (count / (count - 1)))
-    shape = (1, -1, *[1] * (x.ndim - 2))
-    normalised = (x - mean.view(shape)) * torch.rsqrt(var + layer.eps).view(shape)
-    if layer.affine:
-        normalised = normalised * layer.weight.view(shape) + layer.bias.view(shape)
-    normalised = normalised.to(x.dtype)
+        _follow(layer, mean, var * (count / (count - 1)))
+    x = _Normalise.apply(x, layer.weight, layer.bias, mean, var, count, layer.eps)
     for after in ("drop", "act"):
         if hasattr(layer, after):
-            normalised = getattr(layer, after)(normalised)
-    return normalised
+            x = getattr(layer, after)(x)
+    return x
 
 
 def _statistics(x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Mean and biased variance a channel, (C,) float32, and the number of values a channel, over all ranks."""
-    others = [0, *range(2, x.ndim)]
-    var, mean = torch.var_mean(x.float(), dim=others, correction=0)
+    var, mean = torch.var_mean(x.float(), dim=[0, *range(2, x.ndim)], correction=0)
     # In double precision the difference below cancels nothing that float32 could hold.
     mean, var = mean.double(), var.double()
-    count = x.numel() // x.shape[1]
-    sums = all_reduce(torch.cat([mean, var + mean**2, mean.new_ones(1)]) * count)
-    total = sums[-1].detach()
-    mean, square = (sums[:-1] / total).chunk(2)
-    return mean.float(), (square - mean**2).float(), total.float()
+    sums = torch.cat([mean, var + mean**2, mean.new_ones(1)]) * (x.numel() // x.shape[1])
+    dist.all_reduce(sums)
+    mean, square = (sums[:-1] / sums[-1]).chunk(2)
+    return mean.float(), (square - mean**2).float(), sums[-1].float()
 
 
 @torch.no_grad()
@@ -75,3 +72,42 @@ def _follow(layer: _BatchNorm, mean: Tensor, var: Tensor) -> None:
     weight = 1 / float(layer.num_batches_tracked) if layer.momentum is None else layer.momentum
     layer.running_mean.lerp_(mean, weight)
     layer.running_var.lerp_(var, weight)
+
+
+class _Normalise(torch.autograd.Function):
+    """weight · (x - mean) / √(var + eps) + bias, where mean and var depend on the x of every rank."""
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        x: Tensor,
+        weight: Tensor,
+        bias: Tensor,
+        mean: Tensor,
+        var: Tensor,
+        count: Tensor,
+        eps: float,
+    ) -> Tensor:
+        """(B, C, H, W) and four times (C,) → (B, C, H, W)."""
+        ctx.save_for_backward(x, weight, mean, var, count)
+        ctx.eps = eps
+        return F.batch_norm(x, mean, var, weight, bias, False, 0.0, eps)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
+        """The gradients of x, of all ranks' losses together, and of weight and bias, of this rank's."""
+        x, weight, mean, var, count = ctx.saved_tensors
+        # First as if mean and var were constants; their own part follows from the sums over all ranks.
+        in_x, in_weight, in_bias = torch.ops.aten.native_batch_norm_backward(
+            gradients[0], x, weight, mean, var, None, None, False, ctx.eps, [True, True, True]
+        )
+        sums = torch.cat([in_weight, in_bias]).double()
+        dist.all_reduce(sums)
+        of_weight, of_bias = (sums / count).float().chunk(2)
+        scale = torch.rsqrt(var + ctx.eps)
+        slope = -weight * scale**2 * of_weight
+        shift = -weight * scale * of_bias - slope * mean
+        shape = (1, -1, *[1] * (x.ndim - 2))
+        in_x = in_x + (x * slope.view(shape) + shift.view(shape)).to(in_x.dtype)
+        return in_x, in_weight, in_bias, None, None, None, None
