@@ -89,8 +89,11 @@ class Rehearsal:
             **{f"/{name}": self.folder / name for name in ("data", *VOLUMES)},
         }
         text = re.sub(rf"(?<![\w./-])({'|'.join(paths)})(?![\w-])", lambda match: str(paths[match[1]]), text)
-        text = re.sub(r"\b(mlflow|0\.0\.0\.0|127\.0\.0\.1):(5000|8080)\b", r"127.0.0.1:\2", text)
-        text = re.sub(r"(?<=127\.0\.0\.1:)(5000|8080)\b", lambda match: self.ports[match[1]], text)
+        text = re.sub(
+            r"//(mlflow|127\.0\.0\.1):(5000|8080)\b",
+            lambda match: f"//127.0.0.1:{self.ports[match[2]]}",
+            text,
+        )
         return {"0.0.0.0": "127.0.0.1", **self.ports}.get(text, text)
 
     def service(self, name: str) -> Service:
