@@ -4,8 +4,6 @@
 Each is written beside its name, synced and renamed: a kill at any moment leaves the former file.
 """
 
-import os
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,30 +13,9 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from isic_smp.errors import UserError
+from isic_smp.files import write_atomically
 
 FORMAT = 1
-
-
-def write_atomically(path: Path, write: Callable[[Path], None]) -> None:
-    """Call `write` on a neighbour of `path`, then move it into place.
-
-    Raises:
-        UserError: the disk is full or the folder cannot be written; the former file is untouched.
-    """
-    partial = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write(partial)
-        with partial.open("rb+") as file:
-            os.fsync(file.fileno())
-        partial.replace(path)
-    except (OSError, SafetensorError, RuntimeError) as error:
-        # torch and safetensors report a failed write as errors of their own, not as OSError.
-        partial.unlink(missing_ok=True)
-        reason = getattr(error, "strerror", None) or str(error).splitlines()[0]
-        raise UserError(
-            f"cannot write {path}: {reason}; free some space or choose another --output-dir"
-        ) from error
 
 
 class Checkpoints:
@@ -47,6 +24,11 @@ class Checkpoints:
     def __init__(self, folder: Path) -> None:
         self.last = folder / "last.pt"
         self.best = folder / "best.safetensors"
+
+    def clear(self) -> None:
+        """Begin anew: what another training left here must not be taken for this one's."""
+        for path in (self.last, self.best):
+            path.unlink(missing_ok=True)
 
     def save_last(self, state: dict[str, Any]) -> None:
         """Keep all that the next epoch needs: tensors, numbers, strings, and lists and dicts of them."""
@@ -79,5 +61,15 @@ class Checkpoints:
         write_atomically(self.best, lambda path: save_file(plain, path, metadata={"epoch": str(epoch)}))
 
     def load_best(self) -> dict[str, Tensor]:
-        """The weights of the best epoch."""
-        return load_file(self.best)
+        """The weights of the best epoch.
+
+        Raises:
+            UserError: the file is gone or damaged.
+        """
+        try:
+            return load_file(self.best)
+        except (OSError, SafetensorError) as error:
+            raise UserError(
+                f"cannot read {self.best}: {' '.join(str(error).split())[:200]}; "
+                f"delete {self.last.name} beside it too, and start afresh"
+            ) from None

@@ -16,6 +16,9 @@ from isic_smp.training.history import Epoch, Fit, Progress
 from isic_smp.training.recipe import Recipe
 from isic_smp.training.trainer import Tally, Trainer
 
+_STATE = {"recipe", "fingerprint", "model", "optimizer", "schedule", "average", "history", "best_epoch"}
+"""What a checkpoint must hold to be gone on from."""
+
 
 def fit(
     model: nn.Module,
@@ -44,17 +47,20 @@ def fit(
         ranks: the processes that train together.
         checkpoints: where the run's checkpoints are kept.
         fingerprint: of the data; a checkpoint of other data or of another recipe is not resumed.
-        resume: go on from the checkpoint, where there is one.
+        resume: go on from the checkpoint, where there is one. Otherwise those that are there are deleted.
         on_epoch: called on rank 0 after each epoch, with the model holding the weights that would be kept.
         progress: shown meanwhile.
 
     Raises:
-        TrainingDiverged: the loss is no finite number any more.
+        TrainingDiverged: a loss, a gradient or a weight is no finite number any more. The checkpoints
+            are those of the last epoch that was whole.
         UserError: the checkpoint does not fit.
     """
     ranks = ranks or Ranks()
     trainer = Trainer(model, network or model, recipe, steps=train.steps(), device=device, ranks=ranks)
     result = Fit()
+    if ranks.is_main and not resume:
+        checkpoints.clear()
     identity = {"recipe": recipe.to_dict(), "fingerprint": fingerprint}
     state = ranks.share(checkpoints.load_last() if resume and ranks.is_main else None)
     if state is not None:
@@ -75,6 +81,7 @@ def fit(
         images = int(ranks.sum(torch.tensor(tally.images, device=device)))
         figures = _over_ranks(tally, ranks)
         seconds = time.perf_counter() - started
+        trainer.check_weights()
         record = None
         if ranks.is_main:
             scores = trainer.validate(validation.epoch(epoch, device))
@@ -131,6 +138,8 @@ def _patience_over(result: Fit, recipe: Recipe) -> bool:
 
 
 def _check_same(state: dict[str, Any], identity: dict[str, Any], checkpoints: Checkpoints) -> None:
+    if lacking := sorted(_STATE - state.keys()):
+        raise UserError(f"{checkpoints.last} lacks {', '.join(lacking)}; delete the file to start afresh")
     if state["fingerprint"] != identity["fingerprint"]:
         raise UserError(f"{checkpoints.last} was made on other data; choose another --output-dir")
     differing = sorted(

@@ -1,5 +1,6 @@
 """One model while it is trained: its step, its epoch, its validation, and its state to go on from."""
 
+import math
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
@@ -25,7 +26,7 @@ from isic_smp.training.sync_batchnorm import synced_batchnorm
 
 
 class TrainingDiverged(UserError):
-    """The loss is no finite number any more."""
+    """A loss, a gradient or a weight is no finite number any more."""
 
 
 @dataclass
@@ -93,8 +94,11 @@ class Trainer:
         """An empty tally on this device."""
         return Tally(torch.zeros((), device=self.device))
 
-    def step(self, batch: Batch) -> tuple[Tensor, Tensor]:
-        """One update; (loss, logits) of the batch before it."""
+    def step(self, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
+        """One update; loss and logits of the batch before it, and whether loss and gradients were finite.
+
+        On a CPU, weights are left as they are where they were not.
+        """
         with autocast(self.device, self.precision):
             logits = self.stepping(*batch.inputs)
         with part("loss"):
@@ -102,21 +106,23 @@ class Trainer:
         with part("backward"):
             (loss * batch.share).backward()
         with part("optimizer"):
-            self._update()
-        return loss, logits
+            finite = self._update(loss.detach())
+        return loss, logits, finite
 
-    def _update(self) -> None:
-        """The weights, from their gradients."""
-        if self.recipe.grad_clip:
-            trained = [
-                p for group in self.optimizer.param_groups for p in group["params"] if p.grad is not None
-            ]
-            nn.utils.clip_grad_norm_(trained, self.recipe.grad_clip)
+    def _update(self, loss: Tensor) -> Tensor:
+        """The weights, from their gradients; whether those and `loss` were finite."""
+        trained = [p for group in self.optimizer.param_groups for p in group["params"] if p.grad is not None]
+        norm = nn.utils.clip_grad_norm_(trained, self.recipe.grad_clip or math.inf)
+        finite = torch.isfinite(norm) & torch.isfinite(loss)
+        # On a GPU, looking at the answer would stall every step; there it is looked at when the epoch is over.
+        if self.device.type == "cpu" and not finite:
+            return finite
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
         self.schedule.step()
         if self.average is not None:
             self.average.update_parameters(self.model)
+        return finite
 
     def train_epoch(
         self, batches: Iterator[Batch], batch_names: Callable[[Any], list[str]], progress: Progress
@@ -124,30 +130,47 @@ class Trainer:
         """Every batch once.
 
         Raises:
-            TrainingDiverged: a loss that is not finite, with the images of that batch.
+            TrainingDiverged: a loss or gradient that is not finite, with the images of that batch; on a
+                CPU at that step, on a GPU when the epoch is over.
         """
         self.network.train()
         self.model.train()
         tally = self.new_tally()
+        seen = []
         with self.fast(), synced_batchnorm(self.network, self.ranks):
             for batch in batches:
-                loss, logits = self.step(batch)
-                # On a GPU, looking at every loss would stall it; its sum shows a NaN at the epoch's end.
-                if self.device.type == "cpu" and not torch.isfinite(loss):
-                    names = ", ".join(batch_names(batch.samples))
-                    raise TrainingDiverged(
-                        f"the loss became {loss.item()}, try a lower lr; it was on the images {names}"
-                    )
+                loss, logits, finite = self.step(batch)
+                if self.device.type == "cpu":
+                    _check(finite, loss, batch_names(batch.samples))
+                else:
+                    seen.append((finite, loss.detach(), batch.samples))
                 with part("metrics"):
                     tally.add(loss, logits, batch, self.threshold_logit)
                 progress.step(len(batch.samples) * self.ranks.world, tally.figures)
-        if not torch.isfinite(tally.loss):
-            raise TrainingDiverged(f"the loss became {tally.loss.item()} in this epoch, try a lower lr")
+        for finite, loss, samples in seen:
+            _check(finite, loss, batch_names(samples))
         return tally
+
+    def check_weights(self) -> None:
+        """Refuse to keep weights or statistics that are no finite numbers.
+
+        Raises:
+            TrainingDiverged: naming the first that is not.
+        """
+        averaged = self.average.module.state_dict() if self.average is not None else {}
+        for name, value in [*self.model.state_dict().items(), *averaged.items()]:
+            if value.is_floating_point() and not torch.isfinite(value).all():
+                raise TrainingDiverged(
+                    f"{name} holds numbers that are not finite after this epoch; try a lower lr"
+                )
 
     @torch.inference_mode()
     def validate(self, batches: Iterator[Batch]) -> dict[str, float]:
-        """Loss, Dice and IoU of the weights that would be kept, in evaluation mode."""
+        """Loss, Dice and IoU of the weights that would be kept, in evaluation mode.
+
+        Raises:
+            TrainingDiverged: the loss is not finite.
+        """
         with self.weights_to_keep(), self.fast():
             self.network.eval()
             self.model.eval()
@@ -156,7 +179,10 @@ class Trainer:
                 with autocast(self.device, self.precision):
                     logits = self.network(*batch.inputs)
                 tally.add(self.loss(logits.float(), batch.target), logits, batch, self.threshold_logit)
-        return tally.figures()
+        figures = tally.figures()
+        if not math.isfinite(figures["loss"]):
+            raise TrainingDiverged(f"the validation loss became {figures['loss']}; try a lower lr")
+        return figures
 
     def weights_to_keep(self) -> "Swapped":
         """Within this context the model holds its averaged weights, where the recipe averages."""
@@ -178,6 +204,13 @@ class Trainer:
         self.schedule.load_state_dict(state["schedule"])
         if self.average is not None:
             self.average.load_state_dict(state["average"])
+
+
+def _check(finite: Tensor, loss: Tensor, names: list[str]) -> None:
+    """Raise TrainingDiverged, with the images of the batch, where its step was not finite."""
+    if not finite:
+        what = "a gradient is not finite" if torch.isfinite(loss) else f"the loss became {loss.item()}"
+        raise TrainingDiverged(f"{what}, try a lower lr; it was on the images {', '.join(names)}")
 
 
 class Swapped:

@@ -7,7 +7,8 @@ import pytest
 import torch
 
 from isic_smp.errors import UserError
-from isic_smp.training.checkpoint import Checkpoints, write_atomically
+from isic_smp.files import write_atomically
+from isic_smp.training.checkpoint import Checkpoints
 
 
 def test_last_and_best_come_back_as_they_were(tmp_path):

@@ -202,6 +202,69 @@ def test_a_loss_that_diverges_stops_the_run_with_the_images(small_caches, tmp_pa
         train(recipe, small_caches, tmp_path)
 
 
+@pytest.mark.parametrize("clip", [0.0, 1.0])
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+@pytest.mark.parametrize("step", [1, 3])
+def test_a_gradient_that_is_not_finite_stops_at_its_step_and_keeps_the_last_epoch(
+    small_caches, tmp_path, clip, value, step
+):
+    """In the second epoch, at its first and at its last step: the loss of that step is finite still."""
+    recipe = dataclasses.replace(SMALL, grad_clip=clip)
+    model, seen = build(recipe), []
+
+    def spoil(gradient):
+        seen.append(len(seen))
+        return gradient * value if len(seen) == 3 + step else gradient
+
+    model.segmentation_head[0].weight.register_hook(spoil)
+    with pytest.raises(TrainingDiverged, match=r"a gradient is not finite on the images IMG_\d{4}"):
+        train(recipe, small_caches, tmp_path, model=model)
+    assert len(seen) == 3 + step
+    assert all(torch.isfinite(p).all() for p in model.parameters()), "the bad step was not taken"
+    kept = Checkpoints(tmp_path)
+    assert len(kept.load_last()["history"]) == 1
+    whole = [*kept.load_last()["model"].values(), *kept.load_best().values()]
+    assert all(torch.isfinite(value).all() for value in whole)
+
+
+def test_statistics_that_are_not_finite_are_not_kept(small_caches, tmp_path):
+    """In training mode a network does not use its running statistics: only its evaluation would show them."""
+    model, seen = build(SMALL), []
+    name, norm = next((n, m) for n, m in model.named_modules() if isinstance(m, torch.nn.BatchNorm2d))
+
+    def spoil(gradient):
+        seen.append(None)
+        if len(seen) == 5:
+            norm.running_var.fill_(float("nan"))
+
+    model.segmentation_head[0].weight.register_hook(spoil)
+    with pytest.raises(TrainingDiverged, match=f"{name}.running_var holds numbers that are not finite"):
+        train(SMALL, small_caches, tmp_path, model=model)
+    kept = Checkpoints(tmp_path)
+    assert len(kept.load_last()["history"]) == 1
+    whole = [*kept.load_last()["model"].values(), *kept.load_best().values()]
+    assert all(torch.isfinite(value).all() for value in whole)
+
+
+def test_a_new_training_does_not_go_on_from_an_older_one_s_checkpoint(small_caches, tmp_path):
+    """Killed in its first epoch, it leaves no checkpoint, and not that of the training before it."""
+    recipe = dataclasses.replace(SMALL, epochs=2)
+    whole, expected = train(recipe, small_caches, tmp_path)
+
+    def interrupt(record, model):
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        train(recipe, small_caches, tmp_path, on_epoch=interrupt)
+    seen = []
+    again, result = train(
+        recipe, small_caches, tmp_path, resume=True, on_epoch=lambda record, model: seen.append(record.epoch)
+    )
+    assert seen == [0, 1]
+    assert figures(result) == figures(expected)
+    assert same(state_of(whole), state_of(again))
+
+
 def test_learning_rates_and_decay_go_where_they_belong():
     recipe = dataclasses.replace(SMALL, lr=1e-2, encoder_lr=1e-4, weight_decay=0.1)
     model = build(recipe)
