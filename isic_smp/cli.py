@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
 from isic_smp.errors import UserError
+from isic_smp.files import DISK_TROUBLE
 
 T = TypeVar("T")
 
@@ -61,7 +62,7 @@ def _interrupt(*_: object) -> None:
 
 
 def command(main: Callable[[], int | None], *, prog: str) -> None:
-    """Run a command's `main` and exit: 0, 2 with one line for bad input, 130 when interrupted."""
+    """Run a command's `main` and exit: 0, 2 with one line for bad input or a disk that refuses, 130 when interrupted."""
     quiet_libraries()
     try:
         code = main() or 0
@@ -74,4 +75,14 @@ def command(main: Callable[[], int | None], *, prog: str) -> None:
     except BrokenPipeError:  # `… | head` closed the pipe: nothing is wrong
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         code = 0
+    except OSError as error:
+        if error.errno not in DISK_TROUBLE:
+            raise
+        where = f"{error.filename}: " if error.filename else ""
+        print(
+            f"{prog}: error: {where}{error.strerror}; free some space or make the folder writable, then "
+            "give the same command again",
+            file=sys.stderr,
+        )
+        code = EXIT_BAD_INPUT
     sys.exit(code)

@@ -3,13 +3,15 @@
 `run.py` and a sweep's trial call `run_experiment`; everything below it can be used alone.
 """
 
+import contextlib
 import dataclasses
 import json
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from filelock import FileLock, Timeout
 from torch import nn
 
 from isic_smp.assessment.assess import assess
@@ -21,6 +23,7 @@ from isic_smp.data.isic2016 import LesionData
 from isic_smp.data.pairs import Pair
 from isic_smp.data.source import Data, default_cache_dir, resolve_data
 from isic_smp.errors import UserError
+from isic_smp.files import write_text
 from isic_smp.inference.load import OUTPUT_FOLDER, save_bundle
 from isic_smp.inference.predictor import Predictor
 from isic_smp.inference.scores import Scores
@@ -57,6 +60,8 @@ class Setup:
     experiment: str | None = None
     run_name: str | None = None
     tracking_uri: str | None = None
+    offline: bool = False
+    """Log into the output folder only; `isic_smp.sync` sends it later."""
     parent_run_id: str | None = None
     device: str = "auto"
     resume: bool = False
@@ -99,7 +104,8 @@ def run_experiment(
     """
     if setup.profile < 0:
         raise UserError(f"--profile must be a number of steps, 0 for none, got {setup.profile}")
-    with join_ranks() as ranks:
+    with contextlib.ExitStack() as stack:
+        ranks = stack.enter_context(join_ranks())
         place = Place(
             ranks,
             choose_device(setup.device, local_rank=ranks.local_rank),
@@ -123,7 +129,14 @@ def run_experiment(
             tracking_uri=setup.tracking_uri,
         )
         output_dir = ranks.share(setup.output_dir or _new_output_dir(recipe) if ranks.is_main else None)
-        log = _start_log(recipe, setup, data, prepared, place, output_dir) if ranks.is_main else None
+        if ranks.is_main:
+            stack.enter_context(_alone_in(output_dir))
+        checkpoints = Checkpoints(output_dir)
+        log = (
+            _start_log(recipe, setup, data, prepared, place, output_dir, checkpoints)
+            if ranks.is_main
+            else None
+        )
         on_epoch: OnEpoch = _followed_by(log.epoch, after_epoch) if log else _silent
         progress: Progress = EpochBars(recipe.epochs, shown=ranks.is_main and setup.bars)
         if setup.profile and ranks.is_main:
@@ -140,7 +153,7 @@ def run_experiment(
                 device=place.device,
                 network=prepared.network,
                 ranks=ranks,
-                checkpoints=Checkpoints(output_dir),
+                checkpoints=checkpoints,
                 fingerprint=data.fingerprint + prepared.pipeline_digest,
                 resume=setup.resume,
                 on_epoch=on_epoch,
@@ -178,8 +191,35 @@ def _followed_by(logged: OnEpoch, after_epoch: AfterEpoch | None) -> OnEpoch:
     return on_epoch
 
 
+@contextlib.contextmanager
+def _alone_in(output_dir: Path) -> Iterator[None]:
+    """Hold the folder for this process; the lock ends with it, however it ends."""
+    try:
+        output_dir.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(output_dir / ".lock", timeout=0)
+        lock.acquire()
+    except Timeout:
+        raise UserError(
+            f"another run is going on in {output_dir}: wait for it, or choose another --output-dir"
+        ) from None
+    except OSError as error:
+        raise UserError(
+            f"cannot write to {output_dir}: {error.strerror or error}; choose another --output-dir"
+        ) from None
+    try:
+        yield
+    finally:
+        lock.release()
+
+
 def _start_log(
-    recipe: Recipe, setup: Setup, data: LesionData, prepared: Prepared, place: Place, output_dir: Path
+    recipe: Recipe,
+    setup: Setup,
+    data: LesionData,
+    prepared: Prepared,
+    place: Place,
+    output_dir: Path,
+    checkpoints: Checkpoints,
 ) -> ExperimentLog:
     log = ExperimentLog.start(
         recipe,
@@ -191,8 +231,10 @@ def _start_log(
         experiment=setup.experiment or (DEMO_EXPERIMENT if data.name == "synthetic" else data.name),
         run_name=setup.run_name or output_dir.name,
         tracking_uri=setup.tracking_uri,
+        offline=setup.offline,
         parent_run_id=setup.parent_run_id,
         resume=setup.resume,
+        clear=checkpoints.clear,
         tags={
             "encoder_weights_used": prepared.weights_used,
             "device": str(place.device),
@@ -248,7 +290,7 @@ def _finish(
     model_folder = output_dir / OUTPUT_FOLDER
     save_bundle(prepared.model, prepared.preprocessing, info, model_folder)
     history = [dataclasses.asdict(record) for record in fitted.history]
-    (output_dir / "history.json").write_text(json.dumps(history, indent=1))
+    write_text(output_dir / "history.json", json.dumps(history, indent=1))
     log.finish(prepared.model, predictor, fitted, validation=validation, test=test, model_folder=model_folder)
     return Result(
         output_dir, log.run_id, fitted, validation.scores, test.scores if test else None, log.hint()

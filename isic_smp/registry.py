@@ -121,7 +121,7 @@ def run_id_of(run: str) -> str:
         UserError: none of these.
     """
     from isic_smp.inference.from_mlflow import RUN
-    from isic_smp.store import RUN_FILE
+    from isic_smp.tracking.run_note import RUN_FILE
 
     if named := RUN.fullmatch(run):
         return named["run_id"]

@@ -53,6 +53,8 @@ class Options:
     """MLflow run name. Default: the output folder's name."""
     tracking_uri: str | None = None
     """MLflow store. Default: MLFLOW_TRACKING_URI, else SQLite under ./mlruns."""
+    offline: bool = False
+    """Log into --output-dir only, where MLflow cannot be reached; python -m isic_smp.sync sends it later."""
     register: str | None = None
     """Register the trained model under this name in MLflow's registry, as a new version."""
     device: str = "auto"
@@ -75,6 +77,8 @@ def main() -> None:
     """Run one experiment and print its table."""
     options = parse()
     cli.end_on_sigterm()
+    if options.register is not None and options.offline:
+        raise UserError("--register needs MLflow: leave out --offline, or register the run when it is sent")
     if options.register is not None:  # before the work, not after it
         from isic_smp.tracking.registry import check_name
 
@@ -93,6 +97,7 @@ def main() -> None:
             experiment=options.experiment,
             run_name=options.run_name,
             tracking_uri=options.tracking_uri,
+            offline=options.offline,
             device=options.device,
             resume=options.resume,
             profile=options.profile,

@@ -22,9 +22,6 @@ from isic_smp.errors import UserError
 if TYPE_CHECKING:
     from mlflow import MlflowClient
 
-RUN_FILE = "mlflow_run.json"
-"""In the output folder: which MLflow run a resumed experiment goes on with."""
-
 SQLITE = "sqlite:///"
 CONNECT_SECONDS = 5
 ANSWER_SECONDS = 15
@@ -201,5 +198,6 @@ def _check_reachable(uri: str) -> None:
     if problem:
         raise UserError(
             f"the MLflow server {without_password(uri)} cannot be used ({problem}): start it, correct "
-            "MLFLOW_TRACKING_URI, or unset it to keep the runs in ./mlruns"
+            "MLFLOW_TRACKING_URI, unset it to keep the runs in ./mlruns, or train with --offline and send "
+            "the run later"
         )

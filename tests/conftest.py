@@ -1,6 +1,7 @@
 """Where tests find the real images and weights, and what keeps them off the network."""
 
 import os
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -67,3 +68,25 @@ def small_caches(tmp_path_factory):
         open_pixel_cache(some, 32, cache_dir=folder / "cache", progress=False)
         for some in (pairs[:20], pairs[20:])
     )
+
+
+@pytest.fixture
+def small_disk(tmp_path):
+    """Mounts a file system of so many megabytes, which is really full when it is full; its folder."""
+    mounted = []
+
+    def mount(megabytes: int) -> Path:
+        folder = tmp_path / f"disk{len(mounted)}"
+        folder.mkdir()
+        words = ["mount", "-t", "tmpfs", "-o", f"size={megabytes}m", "tmpfs", str(folder)]
+        done = subprocess.run(words, capture_output=True, text=True)
+        if done.returncode:
+            pytest.skip(
+                f"needs to mount a small file system, which is not allowed here: {done.stderr.strip()}"
+            )
+        mounted.append(folder)
+        return folder
+
+    yield mount
+    for folder in mounted:
+        subprocess.run(["umount", "-l", str(folder)], check=True)

@@ -1,15 +1,16 @@
 """A data set's identity: one digest over the content of its files, whatever their folder is called."""
 
+import contextlib
 import hashlib
 import json
 import os
-import tempfile
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from isic_smp.data.pairs import Pair
 from isic_smp.errors import UserError
+from isic_smp.files import write_text
 
 
 def fingerprint(splits: Mapping[str, Sequence[Pair]], *, cache_dir: Path | None = None) -> str:
@@ -71,8 +72,6 @@ def _load(cache: Path | None) -> dict[str, str]:
 
 
 def _save(cache: Path, known: Mapping[str, str]) -> None:
-    cache.parent.mkdir(parents=True, exist_ok=True)
-    # Renamed when complete, so that processes that start together never read half a file.
-    with tempfile.NamedTemporaryFile("w", encoding="utf-8", dir=cache.parent, delete=False) as stream:
-        json.dump(known, stream)
-    Path(stream.name).replace(cache)
+    # A folder that cannot be written costs time at the next start, nothing else; who needs it says so.
+    with contextlib.suppress(UserError, OSError):
+        write_text(cache, json.dumps(known), option="--cache-dir")

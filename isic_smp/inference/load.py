@@ -22,6 +22,7 @@ from torch import nn
 
 import isic_smp
 from isic_smp.errors import UserError
+from isic_smp.files import remove_leftovers, sync
 from isic_smp.inference.preprocessing import Preprocessing
 from isic_smp.models.shipped import NAME as SHIPPED
 from isic_smp.models.shipped import shipped_folder
@@ -78,16 +79,20 @@ def save_bundle(model: nn.Module, preprocessing: Preprocessing, info: dict[str, 
         "info": info,
     }
     weights = {name: value.detach().cpu().contiguous() for name, value in model.state_dict().items()}
-    partial, former = (folder.with_name(f".{folder.name}.{os.getpid()}.{end}") for end in ("part", "old"))
+    partial, former = (folder.with_name(f".{folder.name}.{end}.{os.getpid()}.part") for end in ("new", "old"))
     try:
+        remove_leftovers(folder)
         partial.mkdir(parents=True)
         try:
             save_file(weights, partial / WEIGHTS, metadata={"format": "pt"})
             (partial / CONFIG).write_text(json.dumps(config, indent=2, sort_keys=True), encoding="utf-8")
             (partial / BUNDLE).write_text(json.dumps(bundle, indent=2), encoding="utf-8")
+            for file in partial.iterdir():
+                sync(file)
             if folder.exists():
                 folder.replace(former)
             partial.replace(folder)
+            sync(folder.parent)
         finally:
             shutil.rmtree(partial, ignore_errors=True)
             shutil.rmtree(former, ignore_errors=True)

@@ -20,9 +20,9 @@ from optuna.distributions import (
 )
 
 from isic_smp.errors import Stopped
-from isic_smp.store import RUN_FILE
 from isic_smp.sweeping.plan import Plan
 from isic_smp.sweeping.queue import INTERRUPTED, REASON, first_number
+from isic_smp.tracking.run_note import RUN_FILE
 from isic_smp.training.history import Epoch
 from isic_smp.training.recipe import Recipe
 

@@ -1,8 +1,7 @@
 """What an experiment writes into MLflow, and when. The pictures and keys are laid out for MLflow's UI."""
 
 import dataclasses
-import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -16,13 +15,14 @@ from isic_smp.errors import Stopped
 from isic_smp.inference.predictor import Predictor
 from isic_smp.inference.preprocessing import Preprocessing
 from isic_smp.inference.scores import Kind, Scores, write_columns
-from isic_smp.store import RUN_FILE, prepare_store
+from isic_smp.store import prepare_store
 from isic_smp.tracking.assessment_plots import draw_assessment
 from isic_smp.tracking.environment import run_tags
 from isic_smp.tracking.figures import case_grid, overlay, panel
 from isic_smp.tracking.models import log_segmentation_model
 from isic_smp.tracking.plots import curves, dice_histogram
 from isic_smp.tracking.run_log import RunLog
+from isic_smp.tracking.run_note import RunNote
 from isic_smp.tracking.views import View
 from isic_smp.training.history import Epoch, Fit
 from isic_smp.training.recipe import Recipe
@@ -88,30 +88,36 @@ class ExperimentLog:
         experiment: str,
         run_name: str,
         tracking_uri: str | None,
+        offline: bool,
         parent_run_id: str | None,
         resume: bool,
+        clear: Callable[[], None],
         tags: Mapping[str, str],
     ) -> "ExperimentLog":
         """Create the run (or go on with the one noted in `output_dir`) and log all that is known beforehand.
 
+        `clear` is called where another run begins, before it does: what lies in `output_dir` is not its own.
+
         Raises:
             UserError: the store refuses or does not answer.
         """
-        note = output_dir / RUN_FILE
-        known = json.loads(note.read_text())["run_id"] if resume and note.exists() else None
+        uri = None if offline else prepare_store(tracking_uri)
+        note = RunNote(output_dir)
+        if note.begin(resume=resume):
+            clear()
         log = RunLog.start(
             experiment=experiment,
             run_name=run_name,
             params=recipe.to_dict(),
             tags={**run_tags(), "data": data.describe(), "data_fingerprint": data.fingerprint, **tags},
-            journal=output_dir / "journal",
-            tracking_uri=prepare_store(tracking_uri),
-            run_id=known,
+            journal=note.journals,
+            tracking_uri=uri,
+            run_id=note.run_id,
+            key=note.key,
             parent_run_id=parent_run_id,
             view=_VIEW,
         )
-        output_dir.mkdir(parents=True, exist_ok=True)
-        note.write_text(json.dumps({"run_id": log.run_id}))
+        note.write(log.run_id)
         made = cls(log, recipe, data, preprocessing, binarize_masks=binarize_masks, output_dir=output_dir)
         made._log_datasets()
         made._cases = _spread_by_area(validation, len(CASES))

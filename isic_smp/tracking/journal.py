@@ -3,6 +3,7 @@
 A folder with
 - `journal.jsonl`  one JSON object a line, in the order it was logged; never changed, only appended to
 - `sent`           how many bytes of it have reached MLflow; replaced atomically
+- `run_id`         the run that an offline journal was given when it was first sent
 - `refused.jsonl`  entries that MLflow will never take, with its reason
 - `lock`           held while a process logs to it or sends it
 - `files/`         pictures and tables on their way; deleted once they have arrived
@@ -34,7 +35,10 @@ class Journal:
     def __init__(self, folder: Path) -> None:
         self.folder = folder.absolute()
         self.files = self.folder / "files"
-        self.files.mkdir(parents=True, exist_ok=True)
+        try:
+            self.files.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise UserError(f"cannot make the journal {self.folder}: {error.strerror}") from None
         self._lock = FileLock(self.folder / "lock", timeout=0)
         try:
             self._lock.acquire()
@@ -47,15 +51,15 @@ class Journal:
         self._drop_half_line()
         self._descriptor = os.open(self.path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
 
-    def append(self, entry: Entry) -> None:
-        """Add one entry, in one write.
+    def append(self, *entries: Entry) -> None:
+        """Add entries, in one write: a kill leaves all of them or none.
 
         Raises:
             OSError: the disk is full or the folder is gone; the file stays readable.
         """
-        line = (json.dumps(entry, separators=(",", ":")) + "\n").encode()
-        written = os.write(self._descriptor, line)
-        if written != len(line):  # the disk is full: take the half line back
+        lines = "".join(json.dumps(entry, separators=(",", ":")) + "\n" for entry in entries).encode()
+        written = os.write(self._descriptor, lines)
+        if written != len(lines):  # the disk is full: take the half line back
             os.ftruncate(self._descriptor, os.fstat(self._descriptor).st_size - written)
             raise OSError(28, "No space left on device", str(self.path))
 
@@ -81,6 +85,25 @@ class Journal:
             return int(self._sent_path.read_text())
         except (FileNotFoundError, ValueError):
             return 0  # sending all again does no harm
+
+    @property
+    def run_id(self) -> str | None:
+        """The MLflow run that this journal belongs to; None while an offline one has not been sent."""
+        path = self.folder / "run_id"
+        if path.exists():
+            return path.read_text().strip()
+        start = self.start()
+        return start["run_id"] if start else None
+
+    def start(self) -> Entry | None:
+        """The entry that says whose journal this is; None in a new one."""
+        return next((entry for entry, _ in self.entries() if entry["kind"] == "run"), None)
+
+    def name_run(self, run_id: str) -> None:
+        """Note the run that was made for an offline journal."""
+        part = self.folder / "run_id.part"
+        part.write_text(run_id)
+        part.replace(self.folder / "run_id")
 
     def mark_sent(self, offset: int) -> None:
         """Remember that everything before byte `offset` has arrived."""

@@ -29,7 +29,8 @@ def log_segmentation_model(
 ) -> None:
     """Export `model` and log it, and its saved folder, with the run.
 
-    Takes some seconds here (the export); the upload is the journal's.
+    Takes some seconds here (the export); the upload is the journal's. A resumed run that has logged its
+    model before leaves it: it may be on its way at this moment.
 
     Args:
         run_log: The run.
@@ -37,11 +38,12 @@ def log_segmentation_model(
         preprocessing: What its inputs went through; kept in the MLflow model's metadata.
         model_folder: The model saved by `isic_smp.inference.load.save_bundle`.
     """
-    folder = run_log.journal.files / MODEL_NAME
-    shutil.rmtree(folder, ignore_errors=True)  # of a run that was killed while exporting
-    info = json.loads((model_folder / BUNDLE).read_text(encoding="utf-8"))["info"]
-    save_mlflow_model(model, preprocessing, info, folder)
-    run_log.log_model(folder, MODEL_NAME)
+    if not run_log.has_model(MODEL_NAME):
+        folder = run_log.journal.files / MODEL_NAME
+        shutil.rmtree(folder, ignore_errors=True)  # of a run that was killed while exporting
+        info = json.loads((model_folder / BUNDLE).read_text(encoding="utf-8"))["info"]
+        save_mlflow_model(model, preprocessing, info, folder)
+        run_log.log_model(folder, MODEL_NAME)
     run_log.log_artifact(model_folder, MODEL_FOLDER)
 
 

@@ -9,11 +9,13 @@ Only `start` speaks to the store. After that everything goes into a local journa
 neither stops nor slows training, and nothing is lost or logged twice.
 """
 
+import dataclasses
 import getpass
 import json
 import logging
 import os
 import time
+import uuid
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
@@ -22,12 +24,14 @@ from typing import Any, Literal
 import numpy as np
 
 from isic_smp.errors import UserError
-from isic_smp.store import experiment_id, one_line, without_password
+from isic_smp.store import without_password
 from isic_smp.tracking import media
 from isic_smp.tracking.journal import Journal
+from isic_smp.tracking.opening import RunRequest, open_run
+from isic_smp.tracking.run_note import KEY_TAG, OFFLINE
 from isic_smp.tracking.sending import Sender
 from isic_smp.tracking.ui import ui_hint
-from isic_smp.tracking.views import VIEW_TAG, View
+from isic_smp.tracking.views import View
 
 logger = logging.getLogger(__name__)
 
@@ -44,24 +48,35 @@ class RunLog:
     """
 
     run_id: str
-    experiment_id: str
+    experiment_id: str | None
 
-    def __init__(self, journal: Journal, *, run_id: str, experiment_id: str, tracking_uri: str) -> None:
+    def __init__(
+        self,
+        journal: Journal,
+        *,
+        run_id: str,
+        experiment_id: str | None,
+        tracking_uri: str | None,
+        request: RunRequest | None = None,
+    ) -> None:
         self.run_id, self.experiment_id, self.tracking_uri = run_id, experiment_id, tracking_uri
         self.journal = journal
         self._logged: set[tuple[str, int]] = set()
         self._tables: list[str] = []
+        self._models: set[str] = set()
         self._arrived: bool | None = None
         self._recall()
-        self._sender = Sender(journal, tracking_uri=tracking_uri, run_id=run_id)
-        self._sender.start()
+        self._sender: Sender | None = None
+        if tracking_uri is not None:
+            self._sender = Sender(journal, tracking_uri=tracking_uri, run_id=run_id)
+            self._sender.start()
         if journal.size == 0:  # what `sync` has to know
-            self._append(
-                "run",
-                run_id=run_id,
-                experiment_id=experiment_id,
-                tracking_uri=without_password(tracking_uri),
-            )
+            if tracking_uri is None:
+                assert request is not None
+                self._append("run", run_id=None, **dataclasses.asdict(request))
+            else:
+                uri = without_password(tracking_uri)
+                self._append("run", run_id=run_id, experiment_id=experiment_id, tracking_uri=uri)
 
     @classmethod
     def start(
@@ -72,8 +87,9 @@ class RunLog:
         params: Mapping[str, Any],
         tags: Mapping[str, Any],
         journal: Path,
-        tracking_uri: str,
+        tracking_uri: str | None,
         run_id: str | None = None,
+        key: str = "",
         parent_run_id: str | None = None,
         view: View | None = None,
     ) -> "RunLog":
@@ -85,40 +101,40 @@ class RunLog:
             params: Settings; values become text. Those of a resumed run must not have changed.
             tags: More about the run; values become text.
             journal: Folder for the journals of runs; this run's own is the folder `run_id` in it.
-            tracking_uri: As `prepare_store` returns it.
+            tracking_uri: As `prepare_store` returns it; None: offline, everything stays in the journal
+                until `isic_smp.sync` sends it.
             run_id: The run to resume. What its journal holds already is not logged a second time.
+            key: A text of the caller's own, a tag of the run. Where a run with it is there already (its
+                maker was killed before it could note the id), that one is taken.
             parent_run_id: The run under which the UI folds this one (a sweep's).
             view: What the UI shows of the experiment under the address in `ui_hint`.
 
         Raises:
             UserError: the store refuses or does not answer, or there is no run `run_id`.
         """
-        from mlflow import MlflowClient
-        from mlflow.exceptions import MlflowException
-
         own_tags = {"mlflow.user": _user(), "mlflow.source.type": "LOCAL"}
         if parent_run_id:
             own_tags["mlflow.parentRunId"] = parent_run_id
-        texts = {key: str(value)[:LONGEST_TAG] for key, value in {**own_tags, **tags}.items()}
-        client = MlflowClient(tracking_uri)
+        if key:
+            own_tags[KEY_TAG] = key
+        texts = {name: str(value)[:LONGEST_TAG] for name, value in {**own_tags, **tags}.items()}
+        request = RunRequest(experiment, run_name, texts, key, view.to_tag() if view else None)
+        offline = journal / f"{OFFLINE}{key or uuid.uuid4().hex}"
+        book = Journal(offline) if offline.exists() or not (run_id or tracking_uri) else None
         try:
-            if run_id is None:
-                run = client.create_run(
-                    experiment_id(experiment, tracking_uri=tracking_uri), tags=texts, run_name=run_name
-                )
+            if tracking_uri is None:
+                book = book or Journal(journal / str(run_id))
+                number, known = None, book.run_id or run_id or offline.name
             else:
-                run = client.get_run(run_id)
-            if view is not None:
-                client.set_experiment_tag(run.info.experiment_id, VIEW_TAG, view.to_tag())
-        except MlflowException as error:
-            what = f"cannot resume run {run_id}" if run_id else "cannot start a run"
-            raise UserError(f"{what} in {without_password(tracking_uri)}: {one_line(error)}") from None
-        log = cls(
-            Journal(journal / run.info.run_id),
-            run_id=run.info.run_id,
-            experiment_id=run.info.experiment_id,
-            tracking_uri=tracking_uri,
-        )
+                number, known = open_run(request, tracking_uri, book.run_id if book else run_id)
+                if book is not None:  # begun offline: all that it holds is sent now
+                    book.name_run(known)
+                book = book or Journal(journal / known)
+        except UserError:
+            if book is not None:
+                book.close()
+            raise
+        log = cls(book, run_id=known, experiment_id=number, tracking_uri=tracking_uri, request=request)
         if run_id is not None:
             log._append("resume")
             log._append("tags", values=texts)
@@ -154,8 +170,8 @@ class RunLog:
             return
         names = media.image_names(key, step=step, milliseconds=_now(), run_id=self.run_id)
         media.write_image(image, self.journal.files, *names)
-        for name in names:
-            self._append_own_file(name)
+        # In one write: a run that is killed between the two would not log the second any more.
+        self._write([_own_file(name) for name in names])
         self.set_tags({"mlflow.loggedImages": True})
 
     def log_table(self, columns: Mapping[str, Sequence[Any]], name: str) -> None:
@@ -165,8 +181,7 @@ class RunLog:
             columns: Column name → values, equally many: texts, numbers, None, uint8 (H, W, 3) pictures.
             name: File name without ending.
         """
-        for file in media.write_table(columns, self.journal.files, name):
-            self._append_own_file(file)
+        self._write([_own_file(file) for file in media.write_table(columns, self.journal.files, name)])
         if name not in self._tables:
             self._tables.append(name)
         listed = [{"path": f"{table}.json", "type": "table"} for table in self._tables]
@@ -186,7 +201,12 @@ class RunLog:
 
     def log_model(self, folder: Path, name: str) -> None:
         """Log the MLflow model saved in `folder`, a folder of this run's journal; deleted once it is sent."""
+        self._models.add(name)
         self._append("model", path=os.path.relpath(folder, self.journal.folder), name=name)
+
+    def has_model(self, name: str) -> bool:
+        """Whether a model was logged as `name` already, before the run was resumed perhaps."""
+        return name in self._models
 
     def log_dataset(
         self, name: str, *, source: str, digest: str, profile: Mapping[str, Any], context: Context
@@ -212,25 +232,28 @@ class RunLog:
 
     def ui_hint(self) -> str:
         """The command that opens the UI, and the addresses of this run and its experiment."""
+        if self.tracking_uri is None or self.experiment_id is None:
+            return f"offline: logged in {self.journal.folder} only; {self._later()}"
         return ui_hint(self.tracking_uri, experiment_id=self.experiment_id, run_id=self.run_id)
 
     def finish(self, status: Status = "FINISHED", *, timeout: float = CLOSE_SECONDS) -> bool:
         """End the run and send the rest, for at most `timeout` seconds.
 
         Returns:
-            True: all has arrived. False: a line on stderr says how to send the rest later.
+            True: all has arrived. False: a line on stderr says how to send the rest later (offline: nothing
+            was to be sent yet).
         """
         if self._arrived is not None:
             return self._arrived
         self._append("end", status=status)
-        self._arrived = arrived = self._sender.close(timeout)
+        self._arrived = arrived = self._sender.close(timeout) if self._sender else False
         self.journal.close()
-        if not arrived:
+        if self._sender and not arrived:
             logger.warning(
-                "MLflow has not taken all of run %s (%s); send the rest later: python -m isic_smp.sync %s",
+                "MLflow has not taken all of run %s (%s); %s",
                 self.run_id,
                 self._sender.problem or "too slow",
-                self.journal.folder,
+                self._later(),
             )
         return arrived
 
@@ -243,18 +266,22 @@ class RunLog:
         stopped = kind is not None and issubclass(kind, KeyboardInterrupt)
         self.finish("FINISHED" if kind is None else "KILLED" if stopped else "FAILED")
 
+    def _later(self) -> str:
+        return f"send it later: python -m isic_smp.sync {self.journal.folder}"
+
     def _append(self, kind: str, **fields: Any) -> None:
+        self._write([{"kind": kind, **fields}])
+
+    def _write(self, entries: list[dict[str, Any]]) -> None:
         try:
-            self.journal.append({"kind": kind, "time": _now(), **fields})
+            self.journal.append(*({"time": _now(), **entry} for entry in entries))
         except OSError as error:
             raise UserError(
                 f"cannot write the run's journal {self.journal.path}: {error.strerror}; "
                 "make room and resume the run"
             ) from None
-        self._sender.wake()
-
-    def _append_own_file(self, name: str) -> None:
-        self._append("file", path=f"files/{name}", to=name.rpartition("/")[0] or None, own=True)
+        if self._sender is not None:
+            self._sender.wake()
 
     def _is_new(self, key: str, step: int) -> bool:
         if (key, step) in self._logged:
@@ -269,9 +296,15 @@ class RunLog:
                 self._logged.update((key, entry["step"]) for key in entry["values"])
             elif entry["kind"] == "file" and (key_step := media.image_key(entry["path"])):
                 self._logged.add(key_step)
+            elif entry["kind"] == "model":
+                self._models.add(entry["name"])
             elif entry["kind"] == "tags" and "mlflow.loggedArtifacts" in entry["values"]:
                 listed = json.loads(entry["values"]["mlflow.loggedArtifacts"])
                 self._tables = [item["path"].removesuffix(".json") for item in listed]
+
+
+def _own_file(name: str) -> dict[str, Any]:
+    return {"kind": "file", "path": f"files/{name}", "to": name.rpartition("/")[0] or None, "own": True}
 
 
 def _now() -> int:

@@ -1,11 +1,14 @@
 """Sending a run's journal after the run is over."""
 
+import dataclasses
 from collections.abc import Iterable
 from pathlib import Path
 
 from isic_smp.errors import UserError
 from isic_smp.store import one_line, prepare_store, without_password
-from isic_smp.tracking.journal import Journal
+from isic_smp.tracking.journal import Entry, Journal
+from isic_smp.tracking.opening import RunRequest, open_run
+from isic_smp.tracking.run_note import RunNote
 from isic_smp.tracking.sending import send_pending
 
 
@@ -29,7 +32,8 @@ def sync_journal(folder: Path, *, tracking_uri: str | None) -> tuple[int, int]:
 
     Args:
         folder: The journal.
-        tracking_uri: Where to; None: the store that the run was started with.
+        tracking_uri: Where to; None: the store that the run was started with
+            (offline: MLFLOW_TRACKING_URI, else SQLite in ./mlruns).
 
     Returns:
         How many entries were sent, and how many of them MLflow refused.
@@ -38,20 +42,29 @@ def sync_journal(folder: Path, *, tracking_uri: str | None) -> tuple[int, int]:
         UserError: the journal is in use or names no run, or the store does not take it.
     """
     with Journal(folder) as journal:
-        entries = [entry for entry, _ in journal.entries()]
-        start = next((entry for entry in entries if entry["kind"] == "run"), None)
+        start = journal.start()
         if start is None:
             raise UserError(f"the journal {folder} names no run: it was not written by isic_smp")
-        uri = prepare_store(tracking_uri or start["tracking_uri"])
+        uri = prepare_store(tracking_uri or start.get("tracking_uri"))
+        run_id = journal.run_id or _make_run(journal, start, uri)
         waiting = sum(1 for _ in journal.entries(journal.sent))
         refused = journal.count_refused()
         from mlflow import MlflowClient
 
         try:
-            send_pending(journal, MlflowClient(uri), start["run_id"])
+            send_pending(journal, MlflowClient(uri), run_id)
         except Exception as error:  # MLflow raises its own and those of whatever stores the artifacts
             raise UserError(
                 f"MLflow at {without_password(uri)} did not take all of {folder}: {one_line(error)}; "
                 "what has arrived is noted, so try again later"
             ) from None
         return waiting, journal.count_refused() - refused
+
+
+def _make_run(journal: Journal, start: Entry, uri: str) -> str:
+    """The run of a journal that was written offline; made once, however often its sending breaks off."""
+    fields = {field.name: start[field.name] for field in dataclasses.fields(RunRequest)}
+    _, run_id = open_run(RunRequest(**fields), uri)
+    journal.name_run(run_id)
+    RunNote(journal.folder.parent.parent).replace(journal.folder.name, run_id)
+    return run_id

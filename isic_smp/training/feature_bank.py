@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from isic_smp.data.augment import apply_dihedral, dihedral_codes
 from isic_smp.data.cache import PixelCache
 from isic_smp.errors import UserError
+from isic_smp.files import remove_leftovers, sync
 from isic_smp.models.normalise import normalise
 from isic_smp.training.batches import Batch, Order, prefetch
 from isic_smp.training.device import autocast
@@ -86,10 +87,13 @@ class FeatureBank:
     """Features on disk, float16, one file a map; rows are (sample, view), each (H, W, C)."""
 
     def __init__(self, folder: Path) -> None:
-        meta = json.loads((folder / "meta.json").read_text())
-        self.folder, self.views = folder, meta["views"]
-        self.shapes = [tuple(shape) for shape in meta["shapes"]]
-        self.files = [os.open(folder / f"map_{i}.bin", os.O_RDONLY) for i in range(len(self.shapes))]
+        try:
+            meta = json.loads((folder / "meta.json").read_text())
+            self.folder, self.views = folder, meta["views"]
+            self.shapes = [tuple(shape) for shape in meta["shapes"]]
+            self.files = [os.open(folder / f"map_{i}.bin", os.O_RDONLY) for i in range(len(self.shapes))]
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise UserError(f"cannot open the feature bank {folder}: {error}; delete that folder") from None
 
     def __del__(self) -> None:
         for file in getattr(self, "files", []):
@@ -104,7 +108,8 @@ class FeatureBank:
             block = np.empty((len(rows), *shape), np.float16)
             size = block[0].nbytes
             for row, place in zip(rows, block, strict=True):
-                os.preadv(file, [place], int(row) * size)
+                if os.preadv(file, [place], int(row) * size) != size:
+                    raise UserError(f"the feature bank {self.folder} was cut short; delete that folder")
             maps.append(torch.from_numpy(block).permute(0, 3, 1, 2))
         return tuple(maps)
 
@@ -139,9 +144,10 @@ def open_feature_bank(
     folder = cache_dir / "banks" / _key(model, cache, views, precision)
     if (folder / "meta.json").exists():
         return FeatureBank(folder)
-    partial = folder.with_name(f"{folder.name}.{os.getpid()}.part")
+    partial = folder.with_name(f".{folder.name}.{os.getpid()}.part")
     try:
         partial.mkdir(parents=True, exist_ok=True)
+        remove_leftovers(folder)
         _build(model, cache, views, partial, device, precision, progress)
         try:
             partial.rename(folder)
@@ -210,6 +216,8 @@ def _build(
         for file in files:
             file.close()
     (folder / "meta.json").write_text(json.dumps({"views": views, "shapes": shapes}))
+    sync(folder / "meta.json")
+    sync(folder)
 
 
 def _norm(model: nn.Module) -> dict[str, Any]:

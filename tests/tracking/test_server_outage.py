@@ -13,51 +13,83 @@ import requests
 from isic_smp.store import prepare_store
 from isic_smp.tracking.run_log import RunLog
 
+from .conftest import new_store
+from .fault_proxy import FaultProxy
 from .test_store import free_port
 
 pytestmark = pytest.mark.slow
+
+
+def start_server(port, backend, artifacts, log):
+    """A real server in a process group of its own, answering."""
+    command = [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port)]
+    places = ["--backend-store-uri", backend, "--artifacts-destination", str(artifacts), "--workers", "1"]
+    environment = os.environ | {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
+    with log.open("a") as out:
+        process = subprocess.Popen(
+            [*command, *places], env=environment, stdout=out, stderr=out, start_new_session=True
+        )
+    deadline = time.monotonic() + 120
+    while time.monotonic() < deadline:
+        try:
+            if requests.get(f"http://127.0.0.1:{port}/health", timeout=1).ok:
+                return process
+        except requests.RequestException:
+            time.sleep(0.2)
+    pytest.fail(log.read_text())
+
+
+def kill(process):
+    if process.poll() is None:
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
 
 
 @pytest.fixture
 def server(store, tmp_path):
     """Starts and kills one server on one port; yields its URI and the two functions."""
     port = free_port()
-    uri = f"http://127.0.0.1:{port}"
     processes = []
 
     def up():
-        command = [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port)]
-        places = ["--backend-store-uri", store, "--artifacts-destination", str(tmp_path / "server-artifacts")]
-        environment = os.environ | {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
-        log = (tmp_path / "server.log").open("a")
-        processes.append(
-            subprocess.Popen(
-                [*command, *places, "--workers", "1"],
-                env=environment,
-                stdout=log,
-                stderr=log,
-                start_new_session=True,
-            )
-        )
-        deadline = time.monotonic() + 120
-        while time.monotonic() < deadline:
-            try:
-                if requests.get(f"{uri}/health", timeout=1).ok:
-                    return
-            except requests.RequestException:
-                time.sleep(0.2)
-        pytest.fail((tmp_path / "server.log").read_text())
+        processes.append(start_server(port, store, tmp_path / "server-artifacts", tmp_path / "server.log"))
 
     def down(how=signal.SIGKILL):
         os.killpg(processes[-1].pid, how)
         if how == signal.SIGKILL:
             processes[-1].wait()
 
-    yield uri, up, down
+    yield f"http://127.0.0.1:{port}", up, down
     for process in processes:
-        if process.poll() is None:
-            os.killpg(process.pid, signal.SIGKILL)
-            process.wait()
+        kill(process)
+
+
+@pytest.fixture
+def server_at(tmp_path):
+    """Starts a server with a given database and folder of artifacts; its URI."""
+    processes = []
+
+    def start(backend, artifacts):
+        port = free_port()
+        prepare_store(backend)
+        processes.append(start_server(port, backend, artifacts, tmp_path / "server.log"))
+        return f"http://127.0.0.1:{port}"
+
+    yield start
+    for process in processes:
+        kill(process)
+
+
+@pytest.fixture(scope="module")
+def behind_proxy(started_together, tmp_path_factory):
+    """A proxy before a server that answers, and the server's folder of artifacts."""
+    folder = tmp_path_factory.mktemp("behind")
+    port = free_port()
+    process = start_server(port, new_store(started_together, folder), folder / "artifacts", folder / "log")
+    proxy = FaultProxy(port)
+    yield proxy, folder / "artifacts"
+    proxy.close()
+    kill(process)
 
 
 def picture(epoch: int) -> np.ndarray:
@@ -100,3 +132,100 @@ def test_nothing_is_lost_or_doubled_when_the_server_goes_away(server, tmp_path, 
     assert len(stored) == 12 and len(set(stored)) == 12
     run = client.get_run(log.run_id)
     assert run.info.status == "FINISHED" and run.data.params == {"a": "1"}
+
+
+FAULTS = ("slow", "500", "500 after", "cut", "garbage", "half")
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_nothing_is_lost_or_doubled_whatever_the_server_answers(behind_proxy, tmp_path, fault):
+    """A proxy before a real server spoils its answers for two thirds of a run; what was done then is not done twice."""
+    from mlflow import MlflowClient
+
+    proxy, artifacts = behind_proxy
+    proxy.mode, proxy.spoiled = "well", 0
+    log = RunLog.start(
+        experiment="faults",
+        run_name=fault,
+        params={"a": 1},
+        tags={},
+        journal=tmp_path / "journal",
+        tracking_uri=prepare_store(proxy.uri),
+    )
+    longest = 0.0
+    for epoch in range(1, 301):
+        if epoch == 100:
+            proxy.mode = fault
+        began = time.monotonic()
+        log.log_metrics({"train/loss": 1 / epoch, "val/dice": epoch / 300}, step=epoch)
+        if epoch % 50 == 0:
+            log.log_image(picture(epoch % 256), "val/case_1", epoch)
+            log.log_dataset("shared", source="here", digest=f"{epoch:064d}", profile={}, context="train")
+        longest = max(longest, time.monotonic() - began)
+        time.sleep(0.02)
+    assert longest < 1, "the training thread waited for MLflow"
+    deadline = time.monotonic() + 60
+    while not proxy.spoiled and time.monotonic() < deadline:
+        time.sleep(0.1)
+    assert proxy.spoiled, "the fault was never met"
+    proxy.mode = "well"
+    assert log.finish(timeout=120)
+    assert log.journal.count_refused() == 0
+
+    client = MlflowClient(proxy.uri)
+    for key in ("train/loss", "val/dice"):
+        assert [m.step for m in client.get_metric_history(log.run_id, key)] == list(range(1, 301))
+    stored = [path.name for path in artifacts.rglob(f"{log.run_id}/artifacts/images/*+step+*")]
+    assert len(stored) == 12 and len(set(stored)) == 12
+    run = client.get_run(log.run_id)
+    assert run.info.status == "FINISHED" and run.data.params == {"a": "1"}
+    assert len(run.inputs.dataset_inputs) == 6
+    runs = client.search_runs([run.info.experiment_id], f"attributes.run_name = '{fault}'")
+    assert len(runs) == 1
+
+
+def test_a_full_disk_behind_the_server(small_disk, server_at, tmp_path):
+    """The server's database and artifacts lie on a full disk for a while."""
+    from mlflow import MlflowClient
+
+    disk = small_disk(24)
+    uri = server_at(f"sqlite:///{disk}/mlflow.db", disk / "artifacts")
+    log = RunLog.start(
+        experiment="full",
+        run_name="full",
+        params={"a": 1},
+        tags={},
+        journal=tmp_path / "journal",
+        tracking_uri=prepare_store(uri),
+    )
+    for epoch in range(1, 301):
+        if epoch == 100:
+            fill(disk / "filler")
+        log.log_metrics({f"train/loss_{n}": n / epoch for n in range(20)}, step=epoch)
+        if epoch % 50 == 0:
+            log.log_image(picture(epoch % 256), "val/case_1", epoch)
+        time.sleep(0.02)
+    deadline = time.monotonic() + 60
+    while log._sender.problem is None and time.monotonic() < deadline:
+        time.sleep(0.1)
+    assert log._sender.problem is not None, "the disk was never full"
+    (disk / "filler").unlink()
+    assert log.finish(timeout=120)
+    assert log.journal.count_refused() == 0
+    client = MlflowClient(uri)
+    for n in range(20):
+        history = client.get_metric_history(log.run_id, f"train/loss_{n}")
+        assert [m.step for m in history] == list(range(1, 301))
+    assert len(list((disk / "artifacts").rglob("*+step+*"))) == 12
+    assert client.get_run(log.run_id).info.status == "FINISHED"
+
+
+def fill(path):
+    with path.open("wb") as file:
+        for block in (1 << 20, 4096, 1):
+            try:
+                while True:
+                    file.write(bytes(block))
+                    file.flush()
+            except OSError:
+                continue

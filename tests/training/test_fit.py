@@ -235,7 +235,7 @@ def test_statistics_that_are_not_finite_are_not_kept(small_caches, tmp_path):
     def spoil(gradient):
         seen.append(None)
         if len(seen) == 5:
-            norm.running_var.fill_(float("nan"))
+            norm.running_var.data.fill_(float("nan"))
 
     model.segmentation_head[0].weight.register_hook(spoil)
     with pytest.raises(TrainingDiverged, match=f"{name}.running_var holds numbers that are not finite"):

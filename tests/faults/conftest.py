@@ -1,0 +1,55 @@
+"""The commands in this process: starting one of its own costs ten seconds, and a fault test starts dozens."""
+
+import sys
+
+import pytest
+
+SMALL = """
+recipe: report
+encoder: trunc-mobilenetv2_035-s2
+encoder_weights: none
+decoder_channels: [8, 8, 8]
+size: 32
+batch_size: 8
+epochs: 2
+"""
+
+
+@pytest.fixture(scope="session")
+def place(tmp_path_factory):
+    """A folder with 24 + 6 + 6 drawn pictures, a small recipe, and an empty MLflow store to copy."""
+    from isic_smp.data.synthetic import make_synthetic
+    from isic_smp.store import prepare_store
+
+    folder = tmp_path_factory.mktemp("faults")
+    (folder / "small.yaml").write_text(SMALL)
+    make_synthetic(folder / "pictures", train=24, val=6, test=6, size=64)
+    prepare_store(f"sqlite:///{folder}/empty.db")
+    return folder
+
+
+@pytest.fixture
+def run(place, monkeypatch, capfd):
+    """`isic_smp.run` on the pictures with more words; exit code and what it printed on stderr."""
+    from isic_smp import cli
+    from isic_smp import run as command
+
+    def start(*words, module=command, given=True):
+        pictures = ["--data", "synthetic", "--data-dir", str(place / "pictures")] if given else []
+        recipe = ["--recipe", str(place / "small.yaml")] if given else []
+        monkeypatch.setattr(sys, "argv", ["run", *pictures, *recipe, *map(str, words)])
+        capfd.readouterr()
+        with pytest.raises(SystemExit) as stop:
+            cli.command(module.main, prog=module.PROG)
+        return stop.value.code, capfd.readouterr().err
+
+    return start
+
+
+def last_line(errors: str) -> str:
+    """The refusal; fails where there is a traceback, or a second refusal."""
+    assert "Traceback" not in errors, errors
+    said = [line for line in errors.splitlines() if ": error: " in line]
+    assert len(said) == 1, errors
+    assert errors.splitlines()[-1] == said[0], errors
+    return said[0]
