@@ -8,6 +8,10 @@ class UserError(ValueError):
     every other exception is a programming error and keeps its traceback.
     """
 
+    def __str__(self) -> str:
+        """On one line, whatever a file's name holds: control characters would break it, or paint the terminal."""
+        return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in super().__str__())
+
 
 class Stopped(Exception):
     """Whoever watches a training ends it before its time, on purpose: a sweep prunes the trial."""

@@ -1,5 +1,6 @@
 """Unpacking a zip archive that came over the network, without trusting what its directory says."""
 
+import errno
 import shutil
 import stat
 import tempfile
@@ -11,6 +12,8 @@ from isic_smp.errors import UserError
 
 MAX_FILES = 10_000
 MAX_BYTES = 20 * 10**9
+_BAD_NAMES = {errno.ENAMETOOLONG, errno.EEXIST, errno.ENOTDIR, errno.EISDIR, errno.EINVAL}
+"""What a system answers to names that are too long, or to a file that is a folder too."""
 MAX_RATIO = 200
 """Bytes out for a byte in; JPEG and PNG files pack to about their own size."""
 
@@ -37,6 +40,10 @@ def unpack(archive: Path, folder: Path) -> None:
                     raise UserError(f"no room on the disk to unpack {archive}")
                 for member in members:
                     _write(source, member, staging / _inside(member, folder.name))
+        except OSError as error:
+            if error.errno not in _BAD_NAMES:
+                raise
+            raise UserError(f"{archive} is refused: {error.strerror}, in an entry's name") from None
         except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError) as error:
             archive.unlink(missing_ok=True)
             raise UserError(

@@ -30,7 +30,7 @@ def read_image(path: Path) -> np.ndarray:
         UserError: no such file, not a picture, truncated, over `MAX_PIXELS`, or floating-point pixels.
     """
     try:
-        with path.open("rb") as stream:
+        with open_file(path) as stream:
             return decode_image(stream, str(path))
     except OSError as error:
         raise UserError(f"cannot read the image {path}: {error.strerror or error}") from None
@@ -50,7 +50,7 @@ def read_mask(path: Path, *, binarize: bool = False) -> np.ndarray:
         UserError: as `read_image`; or coloured; or with grey values while `binarize` is off.
     """
     try:
-        with path.open("rb") as stream:
+        with open_file(path) as stream:
             values = _one_channel(_open(stream, str(path)), str(path))
     except OSError as error:
         raise UserError(f"cannot read the mask {path}: {error.strerror or error}") from None
@@ -65,6 +65,17 @@ def read_mask(path: Path, *, binarize: bool = False) -> np.ndarray:
             f"--binarize-masks takes values above {OFFICIAL_THRESHOLD} as lesion"
         )
     return (values > OFFICIAL_THRESHOLD * (top // 255)).astype(np.uint8)
+
+
+def open_file(path: Path) -> BinaryIO:
+    """`path`, opened to be read.
+
+    Raises:
+        OSError: there is no such file, or it is a pipe or a device, which may never end or never begin.
+    """
+    if path.exists() and not path.is_file() and not path.is_dir():
+        raise OSError("it is a pipe or a device, not a file")
+    return path.open("rb")
 
 
 def decode_image(stream: BinaryIO, name: str) -> np.ndarray:

@@ -14,7 +14,7 @@ from typing import Any, Literal
 
 from isic_smp.errors import UserError
 from isic_smp.training.recipe_check import problems
-from isic_smp.training.recipe_values import converted, fits, type_name
+from isic_smp.training.recipe_values import brief, converted, fits, type_name
 
 Loss = Literal["bce", "dice", "jaccard", "bce_dice", "focal", "lovasz", "tversky"]
 Optimizer = Literal["adam", "adamw", "sgd"]
@@ -133,9 +133,9 @@ class Recipe:
             UserError: unknown names, wrong types or impossible values, all said at once.
         """
         known = typing.get_type_hints(cls)
-        unknown = [f"unknown setting {name!r}" for name in settings if name not in known]
+        unknown = [f"unknown setting {brief(name)}" for name in settings if name not in known]
         wrong = [
-            f"{name} must be {type_name(known[name])}, got {value!r}"
+            f"{name} must be {type_name(known[name])}, got {brief(value)}"
             for name, value in settings.items()
             if name in known and not fits(value, known[name])
         ]
@@ -159,17 +159,12 @@ def load_recipe(name_or_file: str) -> Recipe:
         raise UserError(
             f"no recipe {name_or_file!r}: expected one of {', '.join(PRESETS)}, or an existing .yaml file of settings"
         )
-    import yaml
+    from isic_smp.training.settings_file import read_settings
 
-    try:
-        settings = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise UserError(f"cannot read the recipe {path}: {' '.join(str(error).split())}") from None
-    if not isinstance(settings, dict):
-        raise UserError(f"the recipe {path} must hold `setting: value` lines, got {type(settings).__name__}")
+    settings = read_settings(path, "recipe")
     base = settings.pop("recipe", "default")
-    if base not in PRESETS:
-        raise UserError(f"the recipe {path} builds on {base!r}: expected one of {', '.join(PRESETS)}")
+    if not isinstance(base, str) or base not in PRESETS:
+        raise UserError(f"the recipe {path} builds on {brief(base)}: expected one of {', '.join(PRESETS)}")
     return Recipe.from_dict(settings, PRESETS[base])
 
 

@@ -10,6 +10,9 @@ from isic_smp.models.families import parse_encoder_name
 if TYPE_CHECKING:
     from isic_smp.training.recipe import Recipe
 
+LARGEST_SIZE = 8192
+"""Of the network's square, in pixels: a batch of one takes gigabytes."""
+
 
 def problems(recipe: "Recipe") -> list[str]:
     """Every reason why `recipe` cannot be run, one phrase each."""
@@ -30,6 +33,7 @@ def problems(recipe: "Recipe") -> list[str]:
     for name in ("affine", "colour", "artefacts"):
         need(0 <= getattr(recipe, name) <= 1, f"{name} must be from 0 to 1, got {getattr(recipe, name)}")
     need(recipe.decoder_width > 0, f"decoder_width must be above 0, got {recipe.decoder_width}")
+    need(recipe.seed < 2**63, f"seed must be below 2**63, got {recipe.seed}")
     need(recipe.lr > 0, f"lr must be above 0, got {recipe.lr}")
     need(
         recipe.encoder_lr is None or recipe.encoder_lr > 0,
@@ -62,12 +66,15 @@ def problems(recipe: "Recipe") -> list[str]:
     except UserError as error:
         return [*found, str(error)]
     halvings = len(strides)
-    depth = recipe.encoder_depth or halvings
+    depth = halvings if recipe.encoder_depth is None else recipe.encoder_depth
     need(
         1 <= depth <= halvings,
         f"encoder_depth must be from 1 to {halvings} for {recipe.encoder}, got {depth}",
     )
+    if not 1 <= depth <= halvings:
+        return found
     stride = 2**depth
+    need(recipe.size <= LARGEST_SIZE, f"size must be at most {LARGEST_SIZE} pixels, got {recipe.size}")
     need(
         recipe.size >= stride and recipe.size % stride == 0,
         f"size must be a multiple of the encoder's output stride {stride}, got {recipe.size}",

@@ -1,8 +1,20 @@
 """Plain values of YAML and JSON against the types of a dataclass's fields."""
 
+import reprlib
+import sys
 import types
 import typing
 from typing import Any, Literal
+
+LARGEST = sys.float_info.max
+
+_repr = reprlib.Repr()
+_repr.maxlevel, _repr.maxstring, _repr.maxother, _repr.maxlong = 2, 80, 80, 80
+
+
+def brief(value: Any) -> str:
+    """`value` in a message: of a few words, however much a file makes of it."""
+    return _repr.repr(value)
 
 
 def fits(value: Any, hint: Any) -> bool:
@@ -15,7 +27,7 @@ def fits(value: Any, hint: Any) -> bool:
     if origin is tuple:
         return isinstance(value, list | tuple) and all(fits(item, int) for item in value)
     if hint is float:
-        return isinstance(value, int | float) and not isinstance(value, bool)
+        return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= LARGEST
     if hint is int:
         return isinstance(value, int) and not isinstance(value, bool)
     return isinstance(value, hint)

@@ -115,11 +115,11 @@ def images() -> Iterator[tuple[str, Maker]]:
         ("1", "PNG", lambda found: set(np.unique(found)) <= {0, 255}),
         ("L", "PNG", equals(grey)),
         ("LA", "PNG", equals(grey)),
-        ("P", "PNG", close_to(RGB, 12)),
+        ("P", "PNG", equals(np.array(picture.convert("P").convert("RGB")))),
         ("RGBA", "PNG", equals(RGB)),
         ("CMYK", "JPEG", close_to(RGB, 12)),
         ("CMYK", "TIFF", close_to(RGB, 12)),
-        ("YCbCr", "TIFF", close_to(RGB, 12)),
+        ("YCbCr", "TIFF", EITHER),
         ("LAB", "TIFF", EITHER),
         ("RGBA", "TIFF", equals(RGB)),
         ("RGBA", "WEBP", close_to(RGB, 12)),
@@ -142,7 +142,7 @@ def images() -> Iterator[tuple[str, Maker]]:
         exif[0x0112] = turn
         undo = {
             2: RGB[:, ::-1], 3: RGB[::-1, ::-1], 4: RGB[::-1], 5: RGB.transpose(1, 0, 2),
-            6: np.rot90(RGB, -1), 7: np.rot90(RGB[:, ::-1], 1), 8: np.rot90(RGB, 1),
+            6: np.rot90(RGB, -1), 7: RGB[::-1, ::-1].transpose(1, 0, 2), 8: np.rot90(RGB, 1),
         }  # fmt: skip
         content = encoded(picture, "PNG", exif=exif)
         yield f"EXIF orientation {turn}", image(content, equals(undo.get(turn, RGB)))
@@ -171,7 +171,7 @@ def images() -> Iterator[tuple[str, Maker]]:
     yield "a PNG with too few rows", image(png(50, 50, 8, 2, some), REFUSED)
     yield "a PNG with far too many bytes", image(png(5, 5, 8, 2, zlib.compress(bytes(10**7))), EITHER)
     yield "a PNG palette without its palette", image(png(5, 5, 8, 3, some), EITHER)
-    bomb = zlib.compress(bytes(80_000_000), 9)
+    bomb = zlib.compress(bytes(20_000_000), 9)
     yield (
         "a PNG with a bomb in its text",
         image(png(5, 5, 8, 2, zlib.compress(bytes(80)), (b"zTXt", b"k\0\0" + bomb)), EITHER),
@@ -570,7 +570,7 @@ def settings() -> Iterator[tuple[str, Maker]]:
         "a tab": "\tlr: 0.1\n", "an open bracket": "lr: [0.1\n", "an open quote": 'loss: "bce\n', "two documents": "lr: 1\n---\nlr: 2\n",
         "an object of Python": "lr: !!python/object/apply:os.system ['true']\n", "an unknown tag": "lr: !x 3\n",
         "an anchor that is not there": "lr: *x\n", "nan": "lr: .nan\n", "inf": "lr: .inf\n", "minus inf": "lr: -.inf\n",
-        "a huge whole number": f"lr: 1{'0' * 400}\n", "a huge size": f"size: 1{'0' * 30}\n", "a huge seed": f"seed: -1{'0' * 30}\n",
+        "a huge whole number": f"lr: 1{'0' * 400}\n", "a huge size": f"size: 1{'0' * 30}\n", "a huge seed": f"seed: 1{'0' * 30}\n", "a negative seed": "seed: -1\n",
         "a date": "lr: 2026-01-02\n", "a time": "epochs: 12:30:15x\n", "binary": "loss: !!binary aGVsbG8=\n", "a set": "lr: !!set {a}\n",
         "no channels": "decoder_channels: []\n", "a channel of zero": "decoder_channels: [8, 0, 8, 8]\n",
         "a negative depth": "encoder_depth: -1\n", "a depth of zero": "encoder_depth: 0\n", "a depth of 99": "decoder_depth: 99\n",

@@ -160,7 +160,7 @@ def test_nothing_is_lost_or_doubled_whatever_the_server_answers(behind_proxy, tm
         log.log_metrics({"train/loss": 1 / epoch, "val/dice": epoch / 300}, step=epoch)
         if epoch % 50 == 0:
             log.log_image(picture(epoch % 256), "val/case_1", epoch)
-            log.log_dataset("shared", source="here", digest=f"{epoch:064d}", profile={}, context="train")
+            log.log_dataset("shared", source="here", digest=f"{epoch:012d}", profile={}, context="train")
         longest = max(longest, time.monotonic() - began)
         time.sleep(0.02)
     assert longest < 1, "the training thread waited for MLflow"

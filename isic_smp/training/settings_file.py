@@ -1,0 +1,54 @@
+"""A YAML file of settings, as a plain mapping; or one line that says what is wrong with it."""
+
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from isic_smp.errors import UserError
+
+LARGEST = 1_000_000
+"""Bytes; a recipe has a few hundred."""
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML without tags of its own, which refuses a name that is given twice."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        """A mapping.
+
+        Raises:
+            ConstructorError: the same key twice.
+        """
+        names = [key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode)]
+        for key, _ in node.value:
+            if names.count(key.value) > 1:
+                raise yaml.constructor.ConstructorError(
+                    None, None, f"{key.value} is set twice", key.start_mark
+                )
+        return super().construct_mapping(node, deep)
+
+
+def read_settings(path: Path, what: str) -> dict[Any, Any]:
+    """The mapping in the YAML file `path`.
+
+    Args:
+        path: the file.
+        what: names it in messages ("recipe").
+
+    Raises:
+        UserError: it cannot be read, is no YAML, sets something twice, or holds no mapping.
+    """
+    try:
+        if path.stat().st_size > LARGEST:
+            raise UserError(f"the {what} {path} has more than {LARGEST} bytes: expected a file of settings")
+        settings = yaml.load(path.read_text(encoding="utf-8-sig"), _Loader)  # noqa: S506 - a SafeLoader
+    except RecursionError:
+        raise UserError(f"cannot read the {what} {path}: nested too deeply") from None
+    except (OSError, ValueError, yaml.YAMLError) as error:
+        if isinstance(error, UserError):
+            raise
+        raise UserError(f"cannot read the {what} {path}: {' '.join(str(error).split())[:300]}") from None
+    if not isinstance(settings, dict):
+        raise UserError(f"the {what} {path} must hold `setting: value` lines, got {type(settings).__name__}")
+    return settings
