@@ -14,12 +14,14 @@ command's own `main`, and is killed by a real SIGKILL.
 """
 
 import argparse
+import contextlib
 import hashlib
 import json
 import os
 import random
 import shutil
 import signal
+import sqlite3
 import subprocess
 import sys
 import tempfile
@@ -61,6 +63,7 @@ class Plan:
     seconds: float = 0.0
     phase: str = ""
     nth: int = 1
+    how: signal.Signals = signal.SIGKILL
 
     def __str__(self) -> str:
         if self.kind == "time":
@@ -87,6 +90,8 @@ class Report:
 
     kills: int = 0
     rounds: int = 0
+    held: int = 0
+    signals: int = 0
     late: int = 0
     where: Counter = field(default_factory=Counter)
     failures: list[str] = field(default_factory=list)
@@ -178,7 +183,7 @@ def observe(plan: Plan, trace: Path | None) -> None:
     operations = [0]
 
     def die() -> None:
-        os.kill(os.getpid(), signal.SIGKILL)
+        os.kill(os.getpid(), plan.how)
 
     def phase(name: str, place: object, attribute: str) -> None:
         work: Callable = getattr(place, attribute)
@@ -367,13 +372,26 @@ def one_round(
 
 
 def campaign(
-    place: Path, *, kills: int, seed: int, each: int = 4, say: Callable[[str], None] = print
+    place: Path,
+    *,
+    kills: int,
+    seed: int,
+    signals: int = 0,
+    each: int = 4,
+    say: Callable[[str], None] = print,
 ) -> Report:
-    """Rounds of `each` kills until there were `kills`; see the module's docstring."""
+    """`signals` interruptions, then runs with `each` kills until there were `kills`; see the module's docstring."""
     zygote, rng, report = Zygote(place), random.Random(seed), Report()
     wholes = {kind: run_whole(zygote, kind) for kind in KINDS}
     for kind, whole in wholes.items():
         say(f"{kind}: {whole.seconds:.1f} s undisturbed, {whole.operations} operations on files")
+    for number in range(signals):
+        kind, how = list(KINDS)[number % len(KINDS)], (signal.SIGINT, signal.SIGTERM)[number % 2]
+        wrong = interrupted(zygote, kind, wholes[kind], how, rng)
+        say(f"{how.name} ({kind}) {'FAILED: ' + '; '.join(wrong) if wrong else 'held'}")
+        report.signals += 1
+        report.failures += wrong
+        shutil.rmtree(zygote.place / f"{how.name}-{list(KINDS).index(kind)}")
     number = 0
     while report.kills < kills:
         kind = list(KINDS)[number % len(KINDS)]
@@ -381,8 +399,45 @@ def campaign(
         one_round(zygote, kind, wholes[kind], number, min(each, kills - report.kills), rng, report)
         number += 1
         state = "held" if len(report.failures) == before else f"FAILED: {report.failures[-1]}"
+        report.held += state == "held"
         say(f"run {number} ({kind}) {state}; {report.kills} of {kills} kills")
     return report
+
+
+def interrupted(
+    zygote: Zygote, kind: str, whole: Whole, how: signal.Signals, rng: random.Random
+) -> list[str]:
+    """A run that gets SIGINT or SIGTERM in a random epoch: what is wrong with how it stops, and goes on."""
+    from isic_smp.training.checkpoint import Checkpoints
+
+    folder = fresh(zygote, f"{how.name}-{list(KINDS).index(kind)}")
+    epoch = rng.randint(2, len(whole.phases["train"]))
+    plan = Plan("phase", rng.uniform(0, whole.phases["train"][epoch - 1]), "train", epoch, how)
+    code = zygote.start(folder, command(kind), plan)
+    said = (folder / "output.txt").read_text().splitlines()
+    wrong = [] if code == 130 else [f"exit code {code}, expected 130"]
+    if not said[-1].endswith("interrupted; go on with the same command, --output-dir out and --resume"):
+        wrong.append(f"it said {said[-1]!r}")
+    if any("Traceback" in line for line in said):
+        wrong.append("a traceback")
+    status = ask_status(folder)
+    if status != ["KILLED"]:
+        wrong.append(f"the MLflow run is {status}")
+    state = Checkpoints(folder / "out").load_last()
+    if state is None or len(state["history"]) != epoch - 1:
+        wrong.append(f"the checkpoint is not of epoch {epoch - 1}")
+    code = zygote.start(folder, command(kind), Plan())
+    digest, metrics, more = found_in(folder)
+    wrong += more
+    if code or digest != whole.weights or metrics != whole.metrics:
+        wrong.append(f"gone on with, it ends otherwise than undisturbed (exit code {code})")
+    return [f"{how.name} in epoch {epoch} ({kind}): {line}" for line in wrong]
+
+
+def ask_status(folder: Path) -> list[str]:
+    """The states of all runs in the store; asked of SQLite itself, since MLflow's client may not outlive a fork."""
+    with contextlib.closing(sqlite3.connect(folder / "mlflow.db")) as database:
+        return [status for (status,) in database.execute("SELECT status FROM runs")]
 
 
 def main() -> int:
@@ -391,6 +446,7 @@ def main() -> int:
     )
     parser.add_argument("--kills", type=int, default=100)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--signals", type=int, default=6, help="SIGINT and SIGTERM in turn, besides")
     parser.add_argument("--place", type=Path, help="folder to work in, kept; default: a temporary one")
     parser.add_argument("--look", type=Path, help=argparse.SUPPRESS)
     options = parser.parse_args()
@@ -400,10 +456,16 @@ def main() -> int:
     place = options.place or Path(tempfile.mkdtemp(prefix="kill-run-"))
     place.mkdir(parents=True, exist_ok=True)
     report = campaign(
-        place.resolve(), kills=options.kills, seed=options.seed, say=lambda line: print(line, flush=True)
+        place.resolve(),
+        kills=options.kills,
+        seed=options.seed,
+        signals=options.signals,
+        say=lambda line: print(line, flush=True),
     )
     print(f"\n{PROMISE}:")
-    print(f"{report.kills} kills in {report.rounds} runs; {report.rounds - len(report.failures)} runs held")
+    print(
+        f"{report.kills} kills in {report.rounds} runs, of which {report.held} held; {report.signals} signals"
+    )
     print("where: " + ", ".join(f"{name} {count}" for name, count in sorted(report.where.items())))
     print("\n".join(report.failures))
     if not options.place and not report.failures:
