@@ -52,7 +52,7 @@ PHASES = (
     "journal", "send", "save the model", "export", "finish the log", "register",
 )  # fmt: skip
 PROMISE = "the same weights, one finished MLflow run with each epoch's metrics once, one version"
-LIMIT = 300  # seconds for one start: a hang is a failure too
+LIMIT = 1800  # seconds for one start, on a busy machine: a hang is a failure too
 
 
 @dataclass
