@@ -13,6 +13,7 @@ from isic_smp.inference.conversion import FACTS, SECTION, preprocessing_of
 from isic_smp.inference.engines import OnnxRuntimeEngine, OpenVinoEngine, require
 from isic_smp.inference.expected_iou import FITTED, ExpectedIoU
 from isic_smp.inference.preprocessing import Preprocessing
+from isic_smp.inference.program_file import refuse_pickles
 
 SAFE = (".onnx", ".xml", ".pt2")
 """Endings of exported files that hold no code. A TorchScript file (.pt) is a program that runs when loaded."""
@@ -78,6 +79,7 @@ def _open_openvino(path: Path, precision: str) -> tuple[nn.Module, dict[str, str
 
 
 def _open_program(path: Path, precision: str) -> tuple[nn.Module, dict[str, str]]:
+    refuse_pickles(path)
     extra = {FACTS: ""}
     program = torch.export.load(path, extra_files=extra)
     return _Program(program.module()), _each_as_json(extra)
