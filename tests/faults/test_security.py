@@ -183,20 +183,17 @@ def test_a_study_s_database_with_pickles_in_it(tmp_path, owned):
     from isic_smp.sweeping.storage import open_storage
 
     path = tmp_path / "study.db"
-    storage = open_storage(f"sqlite:///{path}", heartbeat=15)
-    study = optuna.create_study(study_name="s", storage=storage)
+    study = optuna.create_study(study_name="s", storage=f"sqlite:///{path}")
     study.set_user_attr("plan", {"a": 1})
     study.optimize(lambda trial: trial.suggest_float("x", 0, 1), n_trials=1)
     evil = pickle.dumps(Evil(owned))
     with sqlite3.connect(path) as database:
         database.execute("UPDATE study_user_attributes SET value_json = ?", (evil,))
         database.execute("UPDATE trial_params SET distribution_json = ?", (evil,))
-    with pytest.raises(Exception) as caught:
-        optuna.load_study(study_name="s", storage=open_storage(f"sqlite:///{path}", heartbeat=15)).trials  # noqa: B018
-    assert (
-        "json"
-        in type(caught.value).__module__ + type(caught.value).__name__.lower() + str(caught.value).lower()
-    )
+    with pytest.raises(ValueError):  # of Optuna's own reader of JSON
+        optuna.load_study(
+            study_name="s", storage=open_storage(f"sqlite:///{path}", heartbeat=15)
+        ).get_trials()
     rubbish = tmp_path / "rubbish.db"
     rubbish.write_bytes(evil * 50)
     with pytest.raises(UserError, match="cannot keep a study in"):
