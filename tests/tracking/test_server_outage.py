@@ -188,7 +188,7 @@ def test_a_full_disk_behind_the_server(small_disk, server_at, tmp_path):
     """The server's database and artifacts lie on a full disk for a while."""
     from mlflow import MlflowClient
 
-    disk = small_disk(24)
+    disk = small_disk(64)
     uri = server_at(f"sqlite:///{disk}/mlflow.db", disk / "artifacts")
     log = RunLog.start(
         experiment="full",
