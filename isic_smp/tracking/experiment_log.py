@@ -1,6 +1,7 @@
 """What an experiment writes into MLflow, and when. The pictures and keys are laid out for MLflow's UI."""
 
 import dataclasses
+import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
 

@@ -150,6 +150,7 @@ class Zygote:
             os.chdir(folder)
             os.environ["MLFLOW_TRACKING_URI"] = f"sqlite:///{folder}/mlflow.db"
             sys.argv = ["run", *words]
+            signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job ignores it
             observe(plan, trace)
             from isic_smp import cli, run
 

@@ -64,22 +64,6 @@ def server(store, tmp_path):
         kill(process)
 
 
-@pytest.fixture
-def server_at(tmp_path):
-    """Starts a server with a given database and folder of artifacts; its URI."""
-    processes = []
-
-    def start(backend, artifacts):
-        port = free_port()
-        prepare_store(backend)
-        processes.append(start_server(port, backend, artifacts, tmp_path / "server.log"))
-        return f"http://127.0.0.1:{port}"
-
-    yield start
-    for process in processes:
-        kill(process)
-
-
 @pytest.fixture(scope="module")
 def behind_proxy(started_together, tmp_path_factory):
     """A proxy before a server that answers, and the server's folder of artifacts."""
@@ -182,50 +166,3 @@ def test_nothing_is_lost_or_doubled_whatever_the_server_answers(behind_proxy, tm
     assert len(run.inputs.dataset_inputs) == 6
     runs = client.search_runs([run.info.experiment_id], f"attributes.run_name = '{fault}'")
     assert len(runs) == 1
-
-
-def test_a_full_disk_behind_the_server(small_disk, server_at, tmp_path):
-    """The server's database and artifacts lie on a full disk for a while."""
-    from mlflow import MlflowClient
-
-    disk = small_disk(64)
-    uri = server_at(f"sqlite:///{disk}/mlflow.db", disk / "artifacts")
-    log = RunLog.start(
-        experiment="full",
-        run_name="full",
-        params={"a": 1},
-        tags={},
-        journal=tmp_path / "journal",
-        tracking_uri=prepare_store(uri),
-    )
-    for epoch in range(1, 301):
-        if epoch == 100:
-            fill(disk / "filler")
-        log.log_metrics({f"train/loss_{n}": n / epoch for n in range(20)}, step=epoch)
-        if epoch % 50 == 0:
-            log.log_image(picture(epoch % 256), "val/case_1", epoch)
-        time.sleep(0.02)
-    deadline = time.monotonic() + 60
-    while log._sender.problem is None and time.monotonic() < deadline:
-        time.sleep(0.1)
-    assert log._sender.problem is not None, "the disk was never full"
-    (disk / "filler").unlink()
-    assert log.finish(timeout=120)
-    assert log.journal.count_refused() == 0
-    client = MlflowClient(uri)
-    for n in range(20):
-        history = client.get_metric_history(log.run_id, f"train/loss_{n}")
-        assert [m.step for m in history] == list(range(1, 301))
-    assert len(list((disk / "artifacts").rglob("*+step+*"))) == 12
-    assert client.get_run(log.run_id).info.status == "FINISHED"
-
-
-def fill(path):
-    with path.open("wb") as file:
-        for block in (1 << 20, 4096, 1):
-            try:
-                while True:
-                    file.write(bytes(block))
-                    file.flush()
-            except OSError:
-                continue
