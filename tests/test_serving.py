@@ -4,12 +4,16 @@ import base64
 import io
 import json
 import os
+import platform
+import re
 import signal
 import socket
 import subprocess
 import sys
 import time
 import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -36,27 +40,12 @@ def bundle():
     return model, Preprocessing(size=64, mean=(0.5, 0.5, 0.5), std=(0.25, 0.25, 0.25))
 
 
-@pytest.fixture(scope="module")
-def server(bundle, tmp_path_factory):
-    """The address and the process of a server of MLflow's, that refuses pickles, started in an empty folder."""
-    from isic_smp.tracking.mlflow_model import save_mlflow_model
-
-    root = tmp_path_factory.mktemp("serving")
-    save_mlflow_model(*bundle, {}, root / "model")
-    (root / "elsewhere").mkdir()
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    environment = {
-        **os.environ,
-        "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",  # for uvicorn
-        "MLFLOW_ALLOW_PICKLE_DESERIALIZATION": "false",
-    }
-    command = [sys.executable, "-m", "mlflow", "models", "serve", "-m", str(root / "model")]
-    command += ["--env-manager", "local", "--host", "127.0.0.1", "--port", str(port)]
-    with (root / "log").open("w") as log:
+@contextmanager
+def answering(command: list, port: int, folder: Path, environment: dict[str, str]) -> Iterator[tuple]:
+    """The address and the process of a server, once it answers; it is started in `folder`."""
+    with (folder / "log").open("w") as log:
         process = subprocess.Popen(
-            command, cwd=root / "elsewhere", env=environment, stdout=log, stderr=log, start_new_session=True
+            command, cwd=folder, env=environment, stdout=log, stderr=log, start_new_session=True
         )
     address = f"http://127.0.0.1:{port}"
     try:
@@ -65,14 +54,44 @@ def server(bundle, tmp_path_factory):
                 requests.get(f"{address}/ping", timeout=5)
                 break
             except requests.ConnectionError:
-                assert process.poll() is None, (root / "log").read_text()
+                assert process.poll() is None, (folder / "log").read_text()
                 time.sleep(1)
         else:
-            raise AssertionError((root / "log").read_text())
+            raise AssertionError((folder / "log").read_text())
         yield address, process
     finally:
         os.killpg(process.pid, signal.SIGTERM)
         process.wait(30)
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+@pytest.fixture(scope="module")
+def model_folder(bundle, tmp_path_factory) -> Path:
+    from isic_smp.tracking.mlflow_model import save_mlflow_model
+
+    folder = tmp_path_factory.mktemp("serving") / "model"
+    save_mlflow_model(*bundle, {}, folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def server(model_folder, tmp_path_factory):
+    """The address and the process of a server of MLflow's, that refuses pickles, started in an empty folder."""
+    environment = {
+        **os.environ,
+        "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",  # for uvicorn
+        "MLFLOW_ALLOW_PICKLE_DESERIALIZATION": "false",
+    }
+    port = free_port()
+    command = [sys.executable, "-m", "mlflow", "models", "serve", "-m", model_folder]
+    command += ["--env-manager", "local", "--host", "127.0.0.1", "--port", str(port)]
+    with answering(command, port, tmp_path_factory.mktemp("elsewhere"), environment) as started:
+        yield started
 
 
 def picture(height: int = 60, width: int = 90, seed: int = 0) -> np.ndarray:
@@ -276,3 +295,72 @@ def test_other_ways_of_asking_are_refused_politely(server):
     assert ask(address, "a,b", **{"Content-Type": "text/plain"}).status_code == 415
     assert requests.get(f"{address}/invocations", timeout=30).status_code == 405
     assert requests.get(f"{address}/etc/passwd", timeout=30).status_code == 404
+
+
+@pytest.fixture(scope="module")
+def build_context(model_folder, tmp_path_factory) -> Path:
+    """What `mlflow models build-docker` would send to Docker, for a registered model."""
+    from mlflow import MlflowClient
+
+    from isic_smp.store import prepare_store
+
+    root = tmp_path_factory.mktemp("registry")
+    store = prepare_store(f"sqlite:///{root / 'mlflow.db'}")
+    client = MlflowClient(store)
+    client.create_registered_model("lesions")
+    client.create_model_version("lesions", source=str(model_folder))
+    client.set_registered_model_alias("lesions", "champion", "1")
+    command = [sys.executable, "-m", "mlflow", "models", "generate-dockerfile", "--env-manager", "local"]
+    command += ["-m", "models:/lesions@champion", "--output-directory", str(root / "context")]
+    environment = {**os.environ, "MLFLOW_TRACKING_URI": store, "MLFLOW_ALLOW_PICKLE_DESERIALIZATION": "false"}
+    done = subprocess.run(command, env=environment, cwd=root, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return root / "context"
+
+
+def test_the_image_is_built_of_a_pinned_python_pinned_packages_and_no_pickle(build_context, model_folder):
+    dockerfile = (build_context / "Dockerfile").read_text()
+    assert f"FROM python:{platform.python_version()}-slim\n" in dockerfile
+    [copied] = re.findall(r"^COPY (\S+) /opt/ml/model$", dockerfile, re.M)
+    pins = (build_context / copied / "requirements.txt").read_text().split()
+    assert pins and all(re.fullmatch(r"[\w-]+==[\w.]+", pin) for pin in pins)
+    assert not {pin.partition("==")[0] for pin in pins} & {"isic-smp", "segmentation-models-pytorch", "timm"}
+    # The network, its code, and texts: nothing that is there could be a pickle but the program, which MLflow
+    # looks through when pickles are switched off.
+    sent = {file.suffix for file in build_context.rglob("*") if file.is_file()}
+    assert sent == {"", ".json", ".pt2", ".py", ".txt", ".yaml"}
+    program = "artifacts/model.pt2"
+    assert (build_context / copied / program).read_bytes() == (model_folder / program).read_bytes()
+
+
+def test_the_images_entry_answers_in_an_environment_of_its_requirements(
+    build_context, bundle, clean_python, tmp_path
+):
+    from isic_smp.inference.predictor import Predictor
+
+    dockerfile = (build_context / "Dockerfile").read_text()
+    [entry] = re.findall(r"^ENTRYPOINT (.+)$", dockerfile, re.M)
+    program, flag, code = json.loads(entry)
+    assert (program, flag) == ("python", "-c")
+    port = free_port()
+    # In the image the model lies in a place of its own, and so does the port.
+    place = f"C.MODEL_PATH, C.DEFAULT_INFERENCE_SERVER_PORT = {str(build_context / 'model_dir')!r}, {port}"
+    code = f"from mlflow.models import container as C; {place}; {code}"
+    environment = {
+        **dict(re.findall(r"^ENV (\w+)=(.*)$", dockerfile, re.M)),
+        "PATH": f"{clean_python.parent}{os.pathsep}{os.defpath}",
+        "DISABLE_NGINX": "true",
+        "MLFLOW_MODELS_WORKERS": "1",
+        "MLFLOW_ALLOW_PICKLE_DESERIALIZATION": "false",
+    }
+    with answering([clean_python, flag, code], port, tmp_path, environment) as (address, _):
+        answer = ask(address, LAYOUTS["inputs"])
+        assert answer.status_code == 200, answer.text
+        [row] = answer.json()["predictions"]
+        mask = np.array(Image.open(io.BytesIO(base64.b64decode(row["mask"]))))
+        [wanted] = Predictor(*bundle).predict([picture()])
+        sure = np.abs(wanted - 0.5) > 1e-4
+        assert np.array_equal((mask == 255)[sure], (wanted > 0.5)[sure])
+        for kind in ("a file", "half a PNG", "a header of 60,000 × 60,000"):
+            assert ask(address, {"inputs": [BAD_IMAGES[kind]]}).status_code == 400
+        assert "files and addresses are not read here" in ask(address, {"inputs": [__file__]}).text
