@@ -13,6 +13,7 @@ Prints a line a step. Exit code 1 where a step is not as promised, 2 for bad inp
 import base64
 import contextlib
 import json
+import logging
 import os
 import shutil
 import signal
@@ -141,6 +142,7 @@ def clean_environment(options: Options, out: Path) -> Iterator[Path]:
         return
     import mlflow
 
+    logging.getLogger("mlflow.pyfunc").setLevel(logging.WARNING)  # it says what is done here anyway
     requirements = mlflow.pyfunc.get_model_dependencies(CHAMPION)
     folder = out / "environment"
     start = time.perf_counter()

@@ -69,7 +69,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
         with tempfile.TemporaryDirectory(prefix="isic_smp_demo_") as uploads:
             os.environ["GRADIO_TEMP_DIR"] = uploads
-            names = ", ".join(choice.label for choice in models.choices)
+            names = "; ".join(choice.label for choice in models.choices)
             serve(
                 models,
                 door,

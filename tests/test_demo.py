@@ -10,6 +10,8 @@ import socket
 import subprocess
 import sys
 import xml.etree.ElementTree as ET
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import cv2
@@ -270,28 +272,34 @@ runpy.run_module("isic_smp.demo", run_name="__main__", alter_sys=True)
 """
 
 
-@pytest.fixture
-def server(model_dirs, tmp_path):
-    """The command itself; gives the page's address and the file of its stderr."""
+@contextmanager
+def page_of(words: list[str], names: str, folder: Path) -> Iterator[tuple[str, Path]]:
+    """The command itself, which must offer the models `names`; gives the page's address and the file of its stderr."""
     pytest.importorskip("gradio", reason="needs pip install 'isic-smp[demo]'")
-    words = [word for folder in model_dirs for word in ("--model", str(folder))]
-    (tmp_path / "uploads").mkdir()
-    env = {**os.environ, "TMPDIR": str(tmp_path / "uploads")}
-    with (tmp_path / "stderr").open("w") as err:
+    (folder / "uploads").mkdir()
+    env = {**os.environ, "TMPDIR": str(folder / "uploads")}
+    with (folder / "stderr").open("w") as err:
         process = subprocess.Popen(
             [sys.executable, "-c", WATCHED, *words, "--port", "0"],
             stdout=subprocess.PIPE, stderr=err, text=True, env=env,
         )  # fmt: skip
     try:
         assert process.stdout is not None
-        assert process.stdout.readline() == "models: model-0, model-1\n", (tmp_path / "stderr").read_text()
-        yield process.stdout.readline().split()[1], tmp_path / "stderr"
+        assert process.stdout.readline() == f"models: {names}\n", (folder / "stderr").read_text()
+        yield process.stdout.readline().split()[1], folder / "stderr"
         process.send_signal(signal.SIGTERM)
         assert process.wait(timeout=20) == 0
-        assert not list((tmp_path / "uploads").glob("isic_smp_demo_*"))  # no image stays behind
+        assert not list((folder / "uploads").glob("isic_smp_demo_*"))  # no image stays behind
     finally:
         process.kill()
         process.wait()
+
+
+@pytest.fixture
+def server(model_dirs, tmp_path):
+    words = [word for folder in model_dirs for word in ("--model", str(folder))]
+    with page_of(words, "model-0; model-1", tmp_path) as started:
+        yield started
 
 
 @pytest.fixture
@@ -381,6 +389,58 @@ def test_in_a_browser(server, browser, image_path, predictor, tmp_path):
     hosts = set(re.findall(r"^CONNECT (\S+)$", stderr.read_text(), re.M))
     assert hosts <= {"127.0.0.1"}
     assert "Traceback" not in stderr.read_text()
+
+
+def register(folders: list[Path], root: Path) -> str:
+    """Make the models versions 1, 2, … of `lesions`, the first the champion; the store's URI."""
+    from mlflow import MlflowClient
+
+    from isic_smp.inference.load import MODEL_FOLDER
+    from isic_smp.store import prepare_store
+
+    uri = prepare_store(f"sqlite:///{root / 'mlflow.db'}")
+    client = MlflowClient(uri)
+    experiment = client.create_experiment("tests", artifact_location=str(root / "artifacts"))
+    client.create_registered_model("lesions")
+    for folder in folders:
+        run = client.create_run(experiment)
+        client.log_artifacts(run.info.run_id, str(folder / "model"), MODEL_FOLDER)
+        client.create_model_version("lesions", source=str(folder / "model"), run_id=run.info.run_id)
+    client.set_registered_model_alias("lesions", "champion", "1")
+    return uri
+
+
+@pytest.mark.slow
+def test_registered_versions_side_by_side_in_a_browser(browser, model_dirs, image_path, tmp_path):
+    from selenium.webdriver.common.by import By
+    from selenium.webdriver.support.ui import WebDriverWait
+
+    wait = WebDriverWait(browser, 120)
+
+    def find(selector: str):
+        return wait.until(lambda b: b.find_elements(By.CSS_SELECTOR, selector))
+
+    uri = register(model_dirs, tmp_path)
+    names = ["lesions, version 2", "lesions, version 1 (champion)"]
+    with page_of(["--tracking-uri", uri], "; ".join(names), tmp_path) as (url, stderr):
+        browser.get(url)
+        find("#files input[type=file]")[0].send_keys(str(image_path))
+        find("#results .case")
+        assert [c.text for c in find("#results figcaption span")] == [names[1]]  # the champion comes first
+
+        find("#models input")[0].click()
+        wait.until(lambda _: [o for o in find("#models [role=option]") if names[0] in o.text])[0].click()
+        wait.until(lambda b: len(b.find_elements(By.CSS_SELECTOR, "#results .look")) == 2)
+        browser.find_element(By.CSS_SELECTOR, "#note h1").click()  # closes the list
+        assert [caption.text for caption in find("#results figcaption span")] == names[::-1]
+        said = [detail.text for detail in find("#results .row:first-child dd small")]
+        for folder, area in zip(model_dirs, said, strict=True):
+            bundle = load_bundle(folder)
+            [probabilities] = Predictor(bundle.model, bundle.preprocessing).predict([read_image(image_path)])
+            assert area == f"{(probabilities > 0.45).sum():,} of {probabilities.size:,} pixels"
+        if picture := os.environ.get("ISIC_SMP_SCREENSHOT"):
+            browser.save_screenshot(picture)
+        assert "Traceback" not in stderr.read_text()
 
 
 def line_hidden(browser) -> bool:

@@ -319,3 +319,32 @@ def test_without_data_the_demo_says_so_loudly_and_keeps_apart(tmp_path):
     assert run.data.tags["encoder_weights_used"] == "none"
     assert client.get_experiment_by_name("isic2016") is None
     assert [p.name for p in Path(tmp_path).iterdir() if p.name not in {"mlruns", "runs", "cache"}] == []
+
+
+def test_the_official_scorer_gives_the_runs_test_scores_on_masks_of_the_registered_model(
+    client, place, frozen, tmp_path, monkeypatch
+):
+    import mlflow
+    from isic_challenge_scoring.segmentation import SegmentationScore
+
+    from isic_smp.data.isic2016 import FOLDERS
+    from isic_smp.inference.mask_files import write_mask
+    from isic_smp.tracking.registry import Registry
+
+    run = run_of(client, place, "frozen")
+    registry = Registry(client.tracking_uri)
+    registry.register(run.info.run_id, "lesions")
+    registry.promote("lesions")
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", client.tracking_uri)
+    model = mlflow.pyfunc.load_model("models:/lesions@champion")
+    images, truths = (sorted((place / "pictures" / folder).iterdir()) for folder in FOLDERS[2:])
+    (tmp_path / "truth").mkdir()
+    for image, truth in zip(images, truths, strict=True):  # the scorer takes no other names than ISIC's
+        mask = model.predict([image])["mask"][0] > 0
+        write_mask(tmp_path / "masks", image.stem.replace("SYN", "ISIC"), mask)
+        (tmp_path / "truth" / truth.name.replace("SYN", "ISIC")).symlink_to(truth)
+    official = SegmentationScore.from_dir(tmp_path / "truth", tmp_path / "masks").macro_average
+    logged = run.data.metrics
+    assert len(images) == 6 and 0 < logged["test/dice_per_image_own"] < 1
+    assert official["dice"] == pytest.approx(logged["test/dice_per_image_own"], abs=1e-6)
+    assert official["jaccard"] == pytest.approx(logged["test/iou_per_image_own"], abs=1e-6)
