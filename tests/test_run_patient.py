@@ -1,0 +1,323 @@
+"""The main job as a user starts it: the command in a process of its own, on drawn pictures, into a real store."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+SMALL = """
+recipe: report
+encoder: trunc-mobilenetv2_035-s2
+encoder_weights: none
+decoder_channels: [8, 8, 8]
+size: 32
+batch_size: 8
+epochs: 2
+"""
+
+GIVEN = ["--data", "synthetic", "--data-dir", "pictures", "--recipe", "small.yaml", "--cache-dir", "cache"]
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory):
+    """A working folder with 24 + 6 + 6 pictures and a small recipe."""
+    folder = tmp_path_factory.mktemp("run")
+    (folder / "small.yaml").write_text(SMALL)
+    make = [sys.executable, "-m", "isic_smp.data", "synthetic", "pictures"]
+    subprocess.run(
+        [*make, "--train", "24", "--val", "6", "--test", "6", "--size", "64"],
+        cwd=folder,
+        check=True,
+        capture_output=True,
+    )
+    return folder
+
+
+def command(place, *words, env=None, launcher=("-m",)):
+    return subprocess.run(
+        [sys.executable, *launcher, "isic_smp.run", *GIVEN, *words],
+        cwd=place,
+        env={**os.environ, **(env or {})},
+        capture_output=True,
+        text=True,
+        timeout=1200,
+    )
+
+
+@pytest.fixture(scope="module")
+def frozen(place):
+    done = command(place, "--freeze", "--output-dir", "out/frozen")
+    assert done.returncode == 0, done.stderr
+    return done
+
+
+@pytest.fixture(scope="module")
+def client(place, frozen):
+    from mlflow import MlflowClient
+
+    return MlflowClient(f"sqlite:///{place}/mlruns/mlflow.db")
+
+
+def run_of(client, place, name):
+    return client.get_run(json.loads((place / "out" / name / "mlflow_run.json").read_text())["run_id"])
+
+
+def test_the_table_names_losses_and_scores_and_where_to_look(frozen):
+    assert "train loss" in frozen.stdout
+    assert "at the network's size" in frozen.stdout
+    assert "test, 6 images" in frozen.stdout
+    assert "mlflow ui --backend-store-uri sqlite:///mlruns/mlflow.db" in frozen.stdout
+    assert "train 24 of 24, validation 6 of 6, test 6 of 6" in frozen.stderr
+
+
+def test_a_run_shows_every_setting_and_where_it_came_from(client, place, frozen):
+    from isic_smp.training.recipe import load_recipe
+
+    run = run_of(client, place, "frozen")
+    assert run.info.status == "FINISHED"
+    assert run.info.run_name == "frozen"
+    expected = {**load_recipe(str(place / "small.yaml")).to_dict(), "freeze": True}
+    assert run.data.params == {name: str(value) for name, value in expected.items()}
+    for tag in ("version.torch", "version.isic-smp", "machine.cpu", "data_fingerprint", "command"):
+        assert run.data.tags[tag], tag
+    assert {d.tags[0].value for d in run.inputs.dataset_inputs} == {"train", "validation", "test"}
+
+
+def test_a_run_logs_its_curves_scores_pictures_tables_and_model(client, place, frozen):
+    run = run_of(client, place, "frozen")
+    for name in (
+        "train/loss",
+        "val/loss",
+        "train/dice",
+        "val/dice",
+        "train/iou",
+        "val/iou",
+        "lr",
+        "images_per_second",
+    ):
+        assert [m.step for m in client.get_metric_history(run.info.run_id, name)] == [1, 2], name
+    assert 0 <= run.data.metrics["test/dice_per_image_own"] <= 1
+    table = next(line for line in frozen.stdout.splitlines() if line.startswith("at each image's own size"))
+    assert f"{run.data.metrics['test/dice_per_image_own']:.4f}" in table
+
+    def listed(path=None):
+        for item in client.list_artifacts(run.info.run_id, path):
+            yield item.path
+            if item.is_dir:
+                yield from listed(item.path)
+
+    paths = list(listed())
+    for wanted in (
+        "figures/curves.png",
+        "figures/test_dice.png",
+        "scores/test_scores.csv",
+        "smp_model/model.safetensors",
+        "test_scores.json",
+    ):
+        assert wanted in paths
+    pictures = {p.removeprefix("images/").split("+")[0] for p in paths if p.startswith("images/")}
+    cases = {f"{part}~case_{n}" for part in ("val", "final") for n in (1, 2, 3, 4)}
+    assert pictures == cases | {"test~best", "test~median", "test~worst"}
+    assert run.outputs.model_outputs, "the model is an output of the run"
+
+
+def test_evaluate_gives_the_run_s_own_scores(client, place, frozen):
+    done = subprocess.run(
+        [sys.executable, "-m", "isic_smp.evaluate"]
+        + ["--model", "out/frozen", "--data", "synthetic", "--data-dir", "pictures", "--out", "scored"],
+        cwd=place,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    logged = run_of(client, place, "frozen").data.metrics["test/dice_per_image_own"]
+    assert f"{logged:.4f}" in done.stdout
+    assert (place / "scored" / "scores_test.csv").read_text() == (
+        place / "out" / "frozen" / "test_scores.csv"
+    ).read_text()
+
+
+def test_the_saved_model_is_the_frozen_one(place, frozen):
+    import torch
+
+    import isic_smp
+    from isic_smp.training.recipe import load_recipe
+
+    recipe = load_recipe(str(place / "small.yaml"))
+    torch.manual_seed(recipe.seed)
+    fresh = isic_smp.UpConvNet(
+        recipe.encoder, encoder_weights=None, decoder_channels=(8, 8, 8), decoder_norm=False
+    )
+    saved = isic_smp.load(place / "out" / "frozen").encoder.state_dict()
+    assert all(torch.equal(value, saved[name]) for name, value in fresh.encoder.state_dict().items())
+
+
+def test_a_run_goes_on_from_a_trained_model(client, place, frozen):
+    """With a rate of nearly nothing the new run's model must be the old one, by folder and by run id alike."""
+    from safetensors.torch import load_file
+
+    run = run_of(client, place, "frozen")
+    still = ["--lr", "1e-12", "--weight-decay", "0", "--epochs", "1", "--freeze"]
+    for n, spec in enumerate(("out/frozen", run.info.run_id)):
+        done = command(place, "--init-from", spec, *still, "--output-dir", f"out/on{n}")
+        assert done.returncode == 0, done.stderr
+        before = load_file(place / "out/frozen/model/model.safetensors")
+        after = load_file(place / f"out/on{n}/model/model.safetensors")
+        assert all((before[name].float() - after[name].float()).abs().max() < 1e-6 for name in before)
+    other = command(place, "--init-from", "out/frozen", "--decoder-channels", "8", "8", "4")
+    assert other.returncode == 2
+    assert "another network (decoder_channels" in other.stderr.strip().splitlines()[-1]
+
+
+def test_sigterm_marks_the_run_and_resume_ends_it_as_if_nothing_had_been(client, place, frozen):
+    settings = ["--epochs", "15", "--resume"]
+    whole = command(place, *settings, "--output-dir", "out/whole")
+    assert whole.returncode == 0, whole.stderr
+    words = [sys.executable, "-m", "isic_smp.run", "--data", "synthetic", "--data-dir", "pictures"]
+    words += ["--recipe", "small.yaml", "--cache-dir", "cache", *settings, "--output-dir", "out/cut"]
+    process = subprocess.Popen(words, cwd=place, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    checkpoint = place / "out" / "cut" / "last.pt"
+    deadline = time.monotonic() + 120
+    while not checkpoint.exists():
+        assert time.monotonic() < deadline, "no checkpoint"
+        time.sleep(0.01)
+    process.send_signal(signal.SIGTERM)
+    _, errors = process.communicate(timeout=120)
+    assert process.returncode == 130, errors
+    assert errors.splitlines()[-1].endswith(
+        "interrupted; go on with the same command, --output-dir out/cut and --resume"
+    )
+    assert run_of(client, place, "cut").info.status == "KILLED"
+    resumed = command(place, *settings, "--output-dir", "out/cut")
+    assert resumed.returncode == 0, resumed.stderr
+    run = run_of(client, place, "cut")
+    assert run.info.status == "FINISHED"
+    assert [m.step for m in client.get_metric_history(run.info.run_id, "val/iou")] == list(range(1, 16))
+    one, other = (place / "out" / name / "model" / "model.safetensors" for name in ("whole", "cut"))
+    assert one.read_bytes() == other.read_bytes()
+
+
+@pytest.mark.slow
+def test_two_processes_are_one_run_with_the_metrics_of_the_whole_set(client, place, frozen):
+    launcher = ("-m", "torch.distributed.run", "--nproc-per-node", "2", "-m")
+    done = command(place, "--output-dir", "out/two", launcher=launcher)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("train loss") == 1
+    assert "test, 6 images" in done.stdout
+    again = command(place, "--output-dir", "out/two_again", launcher=launcher)
+    one, other = (place / "out" / name / "model" / "model.safetensors" for name in ("two", "two_again"))
+    assert one.read_bytes() == other.read_bytes(), again.stderr
+    alone = command(place, "--output-dir", "out/one")
+    assert alone.returncode == 0, alone.stderr
+    # Without BatchNorm in the decoder only the encoder's statistics depend on how a batch is shared out.
+    two, one = (run_of(client, place, name).data.metrics for name in ("two", "one"))
+    assert two["train/loss"] == pytest.approx(one["train/loss"], rel=0.1)
+    runs = client.search_runs([run_of(client, place, "two").info.experiment_id])
+    assert len([r for r in runs if r.info.run_name == "two"]) == 1
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["--bogus", "3"], "--bogus"),
+        (["--epochs", "three"], "'three'"),
+        (["--epochs", "0", "--lr", "-1"], "epochs must be at least 1, got 0; lr must be above 0"),
+        (["--recipe", "nix"], "no recipe 'nix'"),
+        (["--data-dir", "nowhere"], "nowhere"),
+        (["--device", "quantum"], "unknown device 'quantum'"),
+        (["--device", "cuda"], "use --device cpu"),
+        (["--encoder-weights", "weights.pth"], "pickled weights can run code"),
+        (["--encoder-weights", "imagenet"], "imagenet, none, or a .safetensors file"),
+        (["--tracking-uri", "http://127.0.0.1:9"], "127.0.0.1:9"),
+    ],
+)
+def test_bad_input_is_one_line_and_exit_code_2(place, words, said, monkeypatch, capsys):
+    # In this process: starting one costs seconds, and only the last lines of a command are looked at.
+    from isic_smp import cli, run
+
+    monkeypatch.chdir(place)
+    monkeypatch.setattr(sys, "argv", ["run", *GIVEN, *words])
+    with pytest.raises(SystemExit) as stop:
+        cli.command(run.main, prog=run.PROG)
+    assert stop.value.code == 2
+    errors = capsys.readouterr().err
+    assert "Traceback" not in errors
+    line = errors.splitlines()[-1]
+    assert line.startswith("python -m isic_smp.run: error: ")
+    assert said in line
+
+
+def test_a_programming_error_keeps_its_traceback(place):
+    code = "from isic_smp import cli\ncli.command(lambda: 1 / 0, prog='run')"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 1
+    assert "ZeroDivisionError" in done.stderr
+
+
+def test_help_answers_at_once_without_heavy_imports():
+    code = (
+        "import sys\n"
+        "sys.argv = ['run', '--help']\n"
+        "import isic_smp.run\n"
+        "try:\n    isic_smp.run.parse()\n"
+        "except SystemExit: pass\n"
+        "print([m for m in ('torch', 'mlflow', 'timm', 'cv2', 'numpy') if m in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == "[]"
+    assert "--freeze" in done.stdout
+
+
+def test_without_data_the_demo_says_so_loudly_and_keeps_apart(tmp_path):
+    words = ["--encoder", "trunc-mobilenetv2_035-s2", "--size", "32", "--epochs", "1", "--cache-dir", "cache"]
+    env = {k: v for k, v in os.environ.items() if k != "ISIC_SMP_DATA"}
+    done = subprocess.run(
+        [sys.executable, "-m", "isic_smp.run", *words], cwd=tmp_path, env=env, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    loud = [line for line in done.stderr.splitlines() if line.startswith("!!!")]
+    assert len(loud) == 2
+    assert "SYNTHETIC" in loud[0]
+    assert "NO IMAGENET WEIGHTS" in loud[1]
+    from mlflow import MlflowClient
+
+    client = MlflowClient(f"sqlite:///{tmp_path}/mlruns/mlflow.db")
+    experiment = client.get_experiment_by_name("isic_smp-demo-synthetic")
+    [run] = client.search_runs([experiment.experiment_id])
+    assert run.data.tags["encoder_weights_used"] == "none"
+    assert client.get_experiment_by_name("isic2016") is None
+    assert [p.name for p in Path(tmp_path).iterdir() if p.name not in {"mlruns", "runs", "cache"}] == []
+
+
+def test_the_official_scorer_gives_the_runs_test_scores_on_masks_of_the_registered_model(
+    client, place, frozen, tmp_path, monkeypatch
+):
+    import mlflow
+    from isic_challenge_scoring.segmentation import SegmentationScore
+
+    from isic_smp.data.isic2016 import FOLDERS
+    from isic_smp.inference.mask_files import write_mask
+    from isic_smp.tracking.registry import Registry
+
+    run = run_of(client, place, "frozen")
+    registry = Registry(client.tracking_uri)
+    registry.register(run.info.run_id, "lesions")
+    registry.promote("lesions")
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", client.tracking_uri)
+    model = mlflow.pyfunc.load_model("models:/lesions@champion")
+    images, truths = (sorted((place / "pictures" / folder).iterdir()) for folder in FOLDERS[2:])
+    (tmp_path / "truth").mkdir()
+    for image, truth in zip(images, truths, strict=True):  # the scorer takes no other names than ISIC's
+        mask = model.predict([image])["mask"][0] > 0
+        write_mask(tmp_path / "masks", image.stem.replace("SYN", "ISIC"), mask)
+        (tmp_path / "truth" / truth.name.replace("SYN", "ISIC")).symlink_to(truth)
+    official = SegmentationScore.from_dir(tmp_path / "truth", tmp_path / "masks").macro_average
+    logged = run.data.metrics
+    assert len(images) == 6 and 0 < logged["test/dice_per_image_own"] < 1
+    assert official["dice"] == pytest.approx(logged["test/dice_per_image_own"], abs=1e-6)
+    assert official["jaccard"] == pytest.approx(logged["test/iou_per_image_own"], abs=1e-6)
