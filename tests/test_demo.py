@@ -288,7 +288,7 @@ def page_of(words: list[str], names: str, folder: Path) -> Iterator[tuple[str, P
         assert process.stdout.readline() == f"models: {names}\n", (folder / "stderr").read_text()
         yield process.stdout.readline().split()[1], folder / "stderr"
         process.send_signal(signal.SIGTERM)
-        assert process.wait(timeout=20) == 0
+        assert process.wait(timeout=60) == 0
         assert not list((folder / "uploads").glob("isic_smp_demo_*"))  # no image stays behind
     finally:
         process.kill()
