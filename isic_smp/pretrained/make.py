@@ -72,6 +72,8 @@ def ship(trained: Bundle, data_dir: Path) -> None:
         kernel.data = kernel.data.half()
     save_bundle(trained.model, trained.preprocessing, info, shipped_folder())
     (shipped_folder() / "README.md").write_text(text, encoding="utf-8")
+    for file in shipped_folder().iterdir():
+        file.chmod(0o644)  # the package is read by others than who made it
 
 
 def card(shipped: Bundle, scores: dict[str, Scores]) -> str:
