@@ -1,5 +1,6 @@
 """A YAML file of settings, as a plain mapping; or one line that says what is wrong with it."""
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ LARGEST = 1_000_000
 
 
 class _Loader(yaml.SafeLoader):
-    """YAML without tags of its own, which refuses a name that is given twice."""
+    """YAML without tags of its own, which refuses a name that is given twice and reads 1e-3 as a number."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         """A mapping.
@@ -27,6 +28,14 @@ class _Loader(yaml.SafeLoader):
                     None, None, f"{key.value} is set twice", key.start_mark
                 )
         return super().construct_mapping(node, deep)
+
+
+# YAML 1.1, which PyYAML follows, wants a point and a sign in an exponent (1.0e-3), and takes 1e-3 for text.
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float",
+    re.compile(r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)[eE][-+]?[0-9]+$"),
+    list("-+.0123456789"),
+)
 
 
 def read_settings(path: Path, what: str) -> dict[Any, Any]:

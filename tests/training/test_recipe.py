@@ -96,6 +96,13 @@ def test_a_yaml_file_builds_on_the_preset_it_names(tmp_path):
     assert load_recipe(str(file)) == dataclasses.replace(PRESETS["report"], epochs=3, lr=1.0)
 
 
+@pytest.mark.parametrize("written", ["1e-3", "1E-3", "1.e-3", ".1e-2", "+10e-4", "1.0e-3", "0.001"])
+def test_a_yaml_file_writes_numbers_as_people_do(tmp_path, written):
+    file = tmp_path / "mine.yaml"
+    file.write_text(f"lr: {written}\nencoder_lr: {written}\n")
+    assert (load_recipe(str(file)).lr, load_recipe(str(file)).encoder_lr) == (1e-3, 1e-3)
+
+
 @pytest.mark.parametrize(
     "text",
     ["- a list", "epochs: [", "recipe: nobody", "epochs: three", "\x00", "lr: .nan", "lr: .inf", "1: 2"],
