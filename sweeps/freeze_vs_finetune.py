@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 sys.path.insert(0, str(Path(__file__).parents[1]))  # in a clone the package need not be installed
 
 from isic_smp import cli, sweep
+from isic_smp.errors import UserError
 from isic_smp.sweeping.options import Options, preset
 from isic_smp.sweeping.plan import Params, Plan, check_not_varied, grid, seeds
 from isic_smp.training.recipe import Recipe
@@ -37,6 +38,10 @@ def plan(options: FreezeOptions) -> Plan:
     """Ways × seeds × encoders, the seeds varying slowest: an interrupted study has whole grids of fewer seeds."""
     recipe = options.settings
     check_not_varied(recipe, preset(options), ("freeze", "freeze_epochs"))
+    if recipe.epochs < 2:
+        raise UserError(
+            f"epochs must be at least 2, got {recipe.epochs}: this sweep's way «gradual» trains frozen epochs, then others"
+        )
     distributions, cells = grid(
         seed=seeds(options.seeds, recipe), encoder=options.encoders or (recipe.encoder,), way=WAYS
     )

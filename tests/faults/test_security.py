@@ -104,7 +104,7 @@ def rewritten(source, target, change):
 def test_an_exported_program_opens(program):
     from isic_smp.inference.exported import open_exported
 
-    network, _ = open_exported(program)
+    network = open_exported(program).network
     assert network(torch.zeros(1, 3, 32, 32)).shape == (1, 1, 32, 32)
 
 
