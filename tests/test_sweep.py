@@ -45,7 +45,11 @@ def test_a_dry_run_lists_the_grid_and_makes_nothing(tmp_path):
     ("name", "words", "said"),
     [
         ("freeze_vs_finetune", ["--freeze"], "this sweep sets freeze"),
-        ("freeze_vs_finetune", ["--epochs", "1"], "epochs must be at least 2, got 1: this sweep's way «gradual»"),
+        (
+            "freeze_vs_finetune",
+            ["--epochs", "1"],
+            "epochs must be at least 2, got 1: this sweep's way «gradual»",
+        ),
         ("search", ["--trials", "0"], "--trials must be at least 1"),
         ("search", ["--objectives", "gmacs"], "--objectives must be"),
         ("decoder_depth", ["--workers", "0"], "--workers must be at least 1"),

@@ -94,11 +94,6 @@ def _cpu_model() -> str:
     return platform.processor() or platform.machine()
 
 
-def _cores() -> int | None:
-    """The processors that this process may use (macOS and Windows: that there are)."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-
-
 def _program() -> str:
     """`python -m isic_smp.run` as `isic_smp.run`, a script by its file name."""
     spec = getattr(sys.modules["__main__"], "__spec__", None)

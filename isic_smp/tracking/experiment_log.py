@@ -118,10 +118,14 @@ class ExperimentLog:
             parent_run_id=parent_run_id,
             view=_VIEW,
         )
-        note.write(log.run_id)
-        made = cls(log, recipe, data, preprocessing, binarize_masks=binarize_masks, output_dir=output_dir)
-        made._log_datasets()
-        made._cases = _spread_by_area(validation, len(CASES))
+        try:
+            note.write(log.run_id)
+            made = cls(log, recipe, data, preprocessing, binarize_masks=binarize_masks, output_dir=output_dir)
+            made._log_datasets()
+            made._cases = _spread_by_area(validation, len(CASES))
+        except BaseException:
+            log.abandon()
+            raise
         return made
 
     def hint(self) -> str:

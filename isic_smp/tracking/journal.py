@@ -48,8 +48,12 @@ class Journal:
             ) from None
         self.path = self.folder / "journal.jsonl"
         self._sent_path = self.folder / "sent"
-        self._drop_half_line()
-        self._descriptor = os.open(self.path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+        try:
+            self._drop_half_line()
+            self._descriptor = os.open(self.path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+        except OSError:
+            self._lock.release()
+            raise
 
     def append(self, *entries: Entry) -> None:
         """Add entries, in one write: a kill leaves all of them or none.

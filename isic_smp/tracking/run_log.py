@@ -67,9 +67,6 @@ class RunLog:
         self._arrived: bool | None = None
         self._recall()
         self._sender: Sender | None = None
-        if tracking_uri is not None:
-            self._sender = Sender(journal, tracking_uri=tracking_uri, run_id=run_id)
-            self._sender.start()
         if journal.size == 0:  # what `sync` has to know
             if tracking_uri is None:
                 assert request is not None
@@ -77,6 +74,9 @@ class RunLog:
             else:
                 uri = without_password(tracking_uri)
                 self._append("run", run_id=run_id, experiment_id=experiment_id, tracking_uri=uri)
+        if tracking_uri is not None:
+            self._sender = Sender(journal, tracking_uri=tracking_uri, run_id=run_id)
+            self._sender.start()
 
     @classmethod
     def start(
@@ -121,6 +121,7 @@ class RunLog:
         request = RunRequest(experiment, run_name, texts, key, view.to_tag() if view else None)
         offline = journal / f"{OFFLINE}{key or uuid.uuid4().hex}"
         book = Journal(offline) if offline.exists() or not (run_id or tracking_uri) else None
+        log = None
         try:
             if tracking_uri is None:
                 book = book or Journal(journal / str(run_id))
@@ -130,15 +131,17 @@ class RunLog:
                 if book is not None:  # begun offline: all that it holds is sent now
                     book.name_run(known)
                 book = book or Journal(journal / known)
-        except UserError:
-            if book is not None:
+            log = cls(book, run_id=known, experiment_id=number, tracking_uri=tracking_uri, request=request)
+            if run_id is not None:
+                log._append("resume")
+                log._append("tags", values=texts)
+            log.log_params(params)
+        except BaseException:
+            if log is not None:
+                log.abandon()
+            elif book is not None:
                 book.close()
             raise
-        log = cls(book, run_id=known, experiment_id=number, tracking_uri=tracking_uri, request=request)
-        if run_id is not None:
-            log._append("resume")
-            log._append("tags", values=texts)
-        log.log_params(params)
         return log
 
     def log_params(self, params: Mapping[str, Any]) -> None:
@@ -245,7 +248,11 @@ class RunLog:
         """
         if self._arrived is not None:
             return self._arrived
-        self._append("end", status=status)
+        try:
+            self._append("end", status=status)
+        except UserError:
+            self.abandon()
+            raise
         self._arrived = arrived = self._sender.close(timeout) if self._sender else False
         self.journal.close()
         if self._sender and not arrived:
@@ -256,6 +263,13 @@ class RunLog:
                 self._later(),
             )
         return arrived
+
+    def abandon(self) -> None:
+        """Let go of the journal without ending the run, as where the disk is full: it can be resumed."""
+        self._arrived = False
+        if self._sender is not None:
+            self._sender.close(timeout=1.0)
+        self.journal.close()
 
     def __enter__(self) -> "RunLog":
         return self

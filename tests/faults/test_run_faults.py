@@ -26,7 +26,9 @@ def everything(uri):
 
     client = MlflowClient(uri)
     [run] = [r for e in client.search_experiments() for r in client.search_runs([e.experiment_id])]
-    tags = {k: v for k, v in run.data.tags.items() if not k.startswith(("machine", "mlflow.log-model"))}
+    # Neither the machine nor the checkout is the run's own, and both may change between two runs.
+    outside = ("machine", "git", "mlflow.source.git", "mlflow.log-model")
+    tags = {k: v for k, v in run.data.tags.items() if not k.startswith(outside)}
     for changing in ("command", "isic_smp.key", "mlflow.runName", "working_folder"):
         tags.pop(changing, None)
     return {

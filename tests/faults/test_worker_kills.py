@@ -3,7 +3,8 @@
 import pytest
 from postgres_server import private_server, programs
 from simulated_study import Simulation
-from worker_kills import campaign, ended_once
+
+from .worker_kills import campaign, ended_once
 
 pytestmark = pytest.mark.slow
 
