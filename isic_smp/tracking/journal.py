@@ -112,8 +112,12 @@ class Journal:
     def mark_sent(self, offset: int) -> None:
         """Remember that everything before byte `offset` has arrived."""
         part = self._sent_path.with_suffix(".part")
-        part.write_text(str(offset))
-        part.replace(self._sent_path)
+        try:
+            part.write_text(str(offset))
+            part.replace(self._sent_path)
+        except OSError:
+            part.unlink(missing_ok=True)
+            raise
 
     def refuse(self, entry: Entry, reason: str) -> None:
         """Put aside an entry that MLflow will never take, so that the rest can go on."""
