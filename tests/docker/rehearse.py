@@ -36,7 +36,7 @@ SMALL = (
     "--decoder-channels 8 8 8 --size 32 --batch-size 8 --epochs 2"
 )
 SWEEP = f"freeze_vs_finetune.py --seeds 1 --study rehearsal {SMALL}"
-TRAIN = f"python -m isic_smp.run {SMALL} --output-dir /work/runs/one --register lesions"
+TRAIN = f"python -m isic_smp.run {SMALL} --output-dir /isic/runs/one --register lesions"
 SECRETS_OF_SERVERS = ("postgres_password", "mlflow_password", "mlflow_session_key")
 STARTS = 400.0
 """Seconds within which a server must be healthy, and twice that a training must end."""

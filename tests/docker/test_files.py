@@ -140,9 +140,9 @@ def test_the_image_s_folders_are_volumes_where_they_are_written():
     services = compose()["services"]
     for name in ("trainer", "worker"):
         mounted = [volume.split(":")[1] for volume in services[name]["volumes"]]
-        assert mounted == ["/work", "/cache", "/data"], name
+        assert mounted == ["/isic", "/cache", "/data"], name
     inside = [value for value in image_environment().values() if value.startswith("/")]
-    assert all(value.startswith(("/work", "/cache", "/tmp")) for value in inside)
+    assert all(value.startswith(("/isic", "/cache", "/tmp")) for value in inside)
 
 
 def sweeps() -> list[list[str]]:
