@@ -217,7 +217,7 @@ def test_a_gradient_that_is_not_finite_stops_at_its_step_and_keeps_the_last_epoc
         return gradient * value if len(seen) == 3 + step else gradient
 
     model.segmentation_head[0].weight.register_hook(spoil)
-    with pytest.raises(TrainingDiverged, match=r"a gradient is not finite on the images IMG_\d{4}"):
+    with pytest.raises(TrainingDiverged, match=r"a gradient is not finite, .*on the images IMG_\d{4}"):
         train(recipe, small_caches, tmp_path, model=model)
     assert len(seen) == 3 + step
     assert all(torch.isfinite(p).all() for p in model.parameters()), "the bad step was not taken"
