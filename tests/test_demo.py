@@ -422,7 +422,8 @@ def test_registered_versions_side_by_side_in_a_browser(browser, model_dirs, imag
 
     uri = register(model_dirs, tmp_path)
     names = ["lesions, version 2", "lesions, version 1 (champion)"]
-    with page_of(["--tracking-uri", uri], "; ".join(names), tmp_path) as (url, stderr):
+    offered = "; ".join([*names, "isic2016 (comes with the package)"])
+    with page_of(["--tracking-uri", uri], offered, tmp_path) as (url, stderr):
         browser.get(url)
         find("#files input[type=file]")[0].send_keys(str(image_path))
         find("#results .case")

@@ -129,9 +129,7 @@ def test_trials_that_diverge_are_recorded_with_their_reason(tmp_path):
     words = [*TINY, "--trials", "2", "--seeds", "1", "--lr", "1e30"]
     done = sweep("freeze_vs_finetune", *words, cwd=tmp_path)
     assert done.returncode == 2
-    assert (
-        "no trial of freeze_vs_finetune was completed: TrainingDiverged: the loss became nan" in done.stderr
-    )
+    assert "no trial of freeze_vs_finetune was completed: TrainingDiverged: " in done.stderr
     _, parent, children = study_in_mlflow(tmp_path)
     assert [child.info.status for child in [*children, parent]] == ["FAILED"] * 3
     assert all(child.data.tags["optuna.state"] == "FAIL" for child in children)

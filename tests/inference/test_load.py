@@ -115,7 +115,7 @@ def test_damaged_folders_are_refused_in_one_line(spoil, message, saved):
 
 @pytest.mark.parametrize("spec", ["no/such", "models:/", "models:/a/b", "runs:/", "x" * 32, "models:/a@b@c"])
 def test_what_names_no_model_is_told_what_would(spec):
-    with pytest.raises(UserError, match="expected isic2016 .*, a saved model folder, a run"):
+    with pytest.raises(UserError, match=r"expected isic2016 .*, a saved model folder, a run"):
         load(spec)
 
 

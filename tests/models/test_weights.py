@@ -172,7 +172,9 @@ def test_weights_in_the_hubs_cache_need_no_network(tmp_path, monkeypatch):
 
 
 def test_off_line_the_choices_are_named():
-    with pytest.raises(UserError, match=r"not in its cache: .* imagenet, none, or a \.safetensors file"):
+    with pytest.raises(
+        UserError, match=r"not in its cache: .* imagenet, isic2016, none, or a \.safetensors file"
+    ):
         resolve_encoder_weights("imagenet", "mobilenetv2_100")
 
 
