@@ -101,24 +101,38 @@ def test_two_runs_in_one_folder_do_not_disturb_each_other(run, store, tmp_path):
     assert run(*given)[0] == 0
 
 
-def test_a_run_leaves_no_process_no_thread_and_no_open_file(run, store, tmp_path):
-    """The first run opens what stays open for good (the store's engine, devices); the next two nothing more."""
-    import threading
+THREE_RUNS = """
+import gc, json, sys, threading
+import psutil
+from isic_smp.run import main
 
-    import psutil
+tmp, *given = sys.argv[1:]
+me, left = psutil.Process(), []
+for n in range(3):
+    more = ["--freeze", "--feature-bank", "on"] if n else []
+    sys.argv = ["run", *given, "--output-dir", f"{tmp}/out{n}", *more]
+    main()
+    gc.collect()  # a cache's file is closed with the last object that reads it
+    files = [f.path for f in me.open_files() if tmp in f.path and "mlflow.db" not in f.path]
+    threads = [t.name for t in threading.enumerate() if t.name.startswith(("isic", "mlflow-"))]
+    left.append([files, threads, [" ".join(c.cmdline()) for c in me.children(recursive=True)], me.num_fds()])
+print(json.dumps(left))
+"""
 
-    me, counts = psutil.Process(), []
-    others = me.children(recursive=True)  # of tests that ran before in this process
-    for n in range(3):
-        words = ["--freeze", "--feature-bank", "on"] if n else []
-        given = ["--tracking-uri", store, "--cache-dir", tmp_path / "cache"]
-        assert run(*given, "--output-dir", tmp_path / f"out{n}", *words)[0] == 0
-        ours = [f.path for f in me.open_files() if str(tmp_path) in f.path and "mlflow.db" not in f.path]
-        threads = [t.name for t in threading.enumerate() if t.name.startswith(("isic", "mlflow-"))]
-        children = [child for child in me.children(recursive=True) if child not in others]
-        assert (ours, threads, children) == ([], [], [])
-        counts.append(me.num_fds())
-    assert counts[2] <= counts[1]
+
+def test_a_run_leaves_no_process_no_thread_and_no_open_file(place, store, tmp_path):
+    """The first run opens what stays open for good (the store's engine, devices); the next two nothing more.
+
+    In a process of its own, where no other test has left anything.
+    """
+    given = ["--data", "synthetic", "--data-dir", place / "pictures", "--recipe", place / "small.yaml"]
+    given += ["--tracking-uri", store, "--cache-dir", tmp_path / "cache"]
+    command = [sys.executable, "-c", THREE_RUNS, tmp_path, *given]
+    done = subprocess.run(list(map(str, command)), capture_output=True, text=True, timeout=600)
+    assert done.returncode == 0, done.stderr
+    left = json.loads(done.stdout.splitlines()[-1])
+    assert [one[:3] for one in left] == [[[], [], []]] * 3
+    assert left[2][3] <= left[1][3]
 
 
 NO_NETWORK = """
