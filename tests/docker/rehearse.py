@@ -24,12 +24,12 @@ sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parents[1])]  # w
 from composed import CHECKOUT, DOCKER, Service  # noqa: E402
 from postgres_server import Server, free_port, programs  # noqa: E402
 
-VOLUMES = ("work", "cache", "mlflow", "tmp")
+VOLUMES = ("isic", "cache", "mlflow", "tmp")
 """What a container may write to."""
 READ_ONLY = """
 mount --make-rprivate / && cd "$0" || exit
-for volume in work cache mlflow tmp; do mount --bind "$volume" "$volume" || exit; done
-mount -o remount,bind,ro / && cd work && exec "$@"
+for volume in isic cache mlflow tmp; do mount --bind "$volume" "$volume" || exit; done
+mount -o remount,bind,ro / && cd isic && exec "$@"
 """
 SMALL = (
     "--data synthetic --data-dir /data --encoder trunc-mobilenetv2_035-s2 --encoder-weights none "
@@ -113,7 +113,7 @@ class Rehearsal:
             process = subprocess.Popen(
                 [*self.closed, *service.command(instead)],
                 env=self.environment(service),
-                cwd=self.folder / "work",
+                cwd=self.folder / "isic",
                 stdout=log,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
@@ -218,7 +218,7 @@ def main() -> None:
             user = ("isic", rehearsal.secret("mlflow_password"))
             print(f"without credentials: HTTP {requests.get(url, timeout=30).status_code}")
             print(f"registered: {requests.get(url, auth=user, timeout=30).json()}")
-            print((Path(folder) / "work/runs/sweeps/rehearsal/answer.md").read_text())
+            print((Path(folder) / "isic/runs/sweeps/rehearsal/answer.md").read_text())
         finally:
             rehearsal.stop()
         print(f"left over: {rehearsal.left_over()}")

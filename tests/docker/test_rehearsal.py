@@ -45,7 +45,7 @@ def test_the_trainers_run_its_artifacts_and_its_registered_model_are_on_the_serv
     assert run.info.status == "FINISHED"
     assert run.info.artifact_uri.startswith("mlflow-artifacts:/")
     file = client.download_artifacts(run.info.run_id, "smp_model/model.safetensors", str(tmp_path))
-    trained = rehearsal.folder / "work/runs/one/model/model.safetensors"
+    trained = rehearsal.folder / "isic/runs/one/model/model.safetensors"
     assert Path(file).read_bytes() == trained.read_bytes()
     assert list((rehearsal.folder / "mlflow/artifacts").rglob("model.safetensors"))
     [version] = client.search_model_versions("name='lesions'")
