@@ -121,6 +121,7 @@ def prepare(
         std=model.std,  # type: ignore[arg-type]
         threshold=recipe.threshold,
         test_time_flips=recipe.test_time_flips,
+        largest_piece=recipe.largest_piece,
     )
     pipeline = SavedPipeline(Path(recipe.pipeline)) if recipe.pipeline else None
     network, train, validation = _batches(recipe, model, pixels, pipeline, place)

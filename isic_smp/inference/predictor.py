@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from isic_smp.data.resize import resize_image, upsample_probabilities
 from isic_smp.errors import UserError
+from isic_smp.inference.pieces import keep_largest_piece
 from isic_smp.inference.preprocessing import Preprocessing
 from isic_smp.inference.symmetries import mean_over_symmetries
 from isic_smp.training.device import autocast
@@ -23,7 +24,7 @@ class Predictor:
 
     Args:
         model: binary smp segmentation model that gives logits (`classes=1`, `activation=None`).
-        preprocessing: size, normalisation, threshold and test-time flips.
+        preprocessing: size, normalisation, threshold, test-time flips, and whether masks are of one piece.
         device: a torch device.
         precision: bf16 computes the network under autocast.
 
@@ -70,7 +71,22 @@ class Predictor:
         Returns:
             float32 (B, size, size) from 0 to 1, on the predictor's device.
         """
-        return self.logits(images).sigmoid().squeeze(1)
+        return self.from_logits(self.logits(images))
+
+    def from_logits(self, logits: Tensor) -> Tensor:
+        """Lesion probabilities from what `logits` gave; here smaller pieces are put out, where they are to be.
+
+        Args:
+            logits: float32 (B, 1, size, size).
+
+        Returns:
+            float32 (B, size, size) from 0 to 1, on the same device.
+        """
+        maps = logits.sigmoid().squeeze(1)
+        if not self.preprocessing.largest_piece:
+            return maps
+        kept = [keep_largest_piece(m, self.preprocessing.threshold) for m in maps.cpu().numpy()]
+        return torch.from_numpy(np.stack(kept)).to(maps.device)
 
     def predict(self, images: Sequence[np.ndarray], *, batch_size: int = 32) -> list[np.ndarray]:
         """Lesion probabilities at each image's own size.

@@ -14,6 +14,7 @@ from isic_smp.errors import UserError
 from isic_smp.models.normalise import normalise
 
 RGB = 3
+_ADDED = {"largest_piece"}  # not yet known to models saved by 0.1, which do as the default says
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,6 +35,8 @@ class Preprocessing:
     """A pixel is lesion where its probability is above this."""
     test_time_flips: bool = False
     """Average the prediction over the eight flips and quarter turns."""
+    largest_piece: bool = False
+    """Keep the largest connected piece of a mask alone (`isic_smp.inference.pieces`)."""
 
     def __post_init__(self) -> None:
         for name in ("mean", "std"):
@@ -78,7 +81,7 @@ class Preprocessing:
             UserError: a missing, unknown or impossible field.
         """
         known = {field.name for field in dataclasses.fields(cls)}
-        if set(values) != known:
+        if set(values) | _ADDED != known:
             raise UserError(f"preprocessing must have the fields {sorted(known)}, got {sorted(values)}")
         try:
             return cls(**values)

@@ -24,6 +24,7 @@ from isic_smp.data.resize import resize_image, upsample_probabilities
 from isic_smp.errors import UserError
 from isic_smp.inference.confidence import confidence
 from isic_smp.inference.expected_iou import FITTED, ExpectedIoU
+from isic_smp.inference.pieces import keep_largest_piece
 from isic_smp.inference.preprocessing import Preprocessing
 from isic_smp.inference.received import is_served, list_images, read_pixels
 from isic_smp.inference.symmetries import mean_over_symmetries
@@ -128,6 +129,8 @@ class LesionModel(PythonModel):
         small = resize_image(pixels, self.preprocessing.size)[None]
         height, width = pixels.shape[:2]
         chance = self._probabilities(small)[0]
+        if self.preprocessing.largest_piece:
+            chance = keep_largest_piece(chance, threshold)
         probability = upsample_probabilities(chance, (height, width))
         mask = probability > threshold
         lesion_pixels = int(np.count_nonzero(mask))

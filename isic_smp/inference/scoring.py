@@ -32,7 +32,7 @@ class Observer(Protocol):
         Args:
             start: place of its first image among the pairs.
             logits: float32 (B, S, S).
-            probabilities: float32 (B, S, S), their sigmoid.
+            probabilities: float32 (B, S, S), their sigmoid, less the pieces that are not kept.
             truth: bool (B, S, S).
         """
 
@@ -111,7 +111,7 @@ def score(
         for examples in batches(in_order(pool, read, pairs, ahead=batch_size), batch_size):
             logits = predictor.logits(np.stack([e.image for e in examples]))
             truth = torch.from_numpy(np.stack([e.truth for e in examples])).to(logits.device)
-            probabilities = logits.sigmoid().squeeze(1)
+            probabilities = predictor.from_logits(logits)
             network_counts.append(confusion(probabilities > threshold, truth.bool()).cpu())
             if loss is not None:
                 losses.append(loss(logits, truth.unsqueeze(1).float()).item() * len(examples))

@@ -19,6 +19,7 @@ MODULES = (
     "isic_smp.models.normalise",
     "isic_smp.inference.preprocessing",
     "isic_smp.inference.symmetries",
+    "isic_smp.inference.pieces",
     "isic_smp.inference.confidence",
     "isic_smp.inference.expected_iou",
     "isic_smp.inference.received",

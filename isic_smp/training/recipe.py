@@ -115,6 +115,8 @@ class Recipe:
     """A pixel is lesion where its probability is above this."""
     test_time_flips: bool = False
     """Average the prediction over the eight flips and quarter turns."""
+    largest_piece: bool = False
+    """Keep the largest connected piece of each mask alone: a dermoscopy picture is taken of one lesion."""
 
     def __post_init__(self) -> None:
         found = problems(self)
@@ -178,6 +180,7 @@ _DEFAULT = Recipe(
     epochs=50,  # under such augmentation 25 are too few: the training IoU itself still rises
     ema=0.99,
     keep="last",  # the schedule and the average end well; the best of 50 epochs on 90 images is mostly luck
+    largest_piece=True,
 )
 
 PRESETS: dict[str, Recipe] = {

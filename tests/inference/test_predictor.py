@@ -1,5 +1,6 @@
 import dataclasses
 
+import cv2
 import numpy as np
 import pytest
 import torch
@@ -98,6 +99,18 @@ def test_test_time_flips_average_over_all_symmetries_of_the_square(unet, preproc
     # and so a mirrored picture gets the mirrored mask
     mirrored = predictor.probabilities(np.ascontiguousarray(batch[:, ::-1])).numpy()
     np.testing.assert_allclose(mirrored, found[:, ::-1], atol=1e-5)
+
+
+def test_largest_piece_leaves_one_lesion(unet, preprocessing):
+    batch = squares(3)
+    maps = Predictor(unet, preprocessing).probabilities(batch).numpy()
+    threshold = float(np.quantile(maps, 0.7))  # an untrained net: many pieces
+    one = Predictor(unet, dataclasses.replace(preprocessing, threshold=threshold, largest_piece=True))
+    for before, after in zip(maps, one.probabilities(batch).numpy(), strict=True):
+        pieces = cv2.connectedComponents((before > threshold).astype(np.uint8))[0] - 1
+        assert pieces > 1
+        assert cv2.connectedComponents((after > threshold).astype(np.uint8))[0] - 1 == 1
+        assert ((after > threshold) <= (before > threshold)).all()
 
 
 def test_bf16_stays_close_and_returns_float32(unet, preprocessing):

@@ -34,8 +34,17 @@ def test_refuses_other_batches(pixels):
 
 
 def test_survives_json():
-    saved = Preprocessing(size=96, mean=(0.5,) * 3, std=(0.25,) * 3, threshold=0.4, test_time_flips=True)
+    saved = Preprocessing(
+        size=96, mean=(0.5,) * 3, std=(0.25,) * 3, threshold=0.4, test_time_flips=True, largest_piece=True
+    )
     assert Preprocessing.from_dict(json.loads(json.dumps(saved.to_dict()))) == saved
+
+
+def test_a_model_from_before_largest_piece_keeps_all_pieces():
+    older = IMAGENET.to_dict()
+    del older["largest_piece"]
+    assert Preprocessing.from_dict(older) == IMAGENET
+    assert not IMAGENET.largest_piece
 
 
 @pytest.mark.parametrize(

@@ -215,6 +215,18 @@ def test_settings_can_be_changed_when_loading_and_the_threshold_with_each_call(
     assert np.array_equal(again["mask"], row["probability"] > 0.75)
 
 
+def test_largest_piece_is_that_of_the_threshold_asked_for(folder, network, preprocessing):
+    threshold = float(np.quantile(Predictor(network, preprocessing).predict([PIXELS])[0], 0.7))
+    asked = {"threshold": threshold}
+    loaded = mlflow.pyfunc.load_model(str(folder), model_config={"largest_piece": True})
+    found = loaded.predict(PIXELS, params=asked).iloc[0]["mask"]
+    changed = dataclasses.replace(preprocessing, largest_piece=True, **asked)
+    wanted = Predictor(network, changed).predict([PIXELS])[0] > threshold
+    assert np.array_equal(found, wanted)
+    all_pieces = mlflow.pyfunc.load_model(str(folder)).predict(PIXELS, params=asked).iloc[0]["mask"]
+    assert all_pieces.sum() > found.sum()
+
+
 def decoded(png: str) -> np.ndarray:
     return np.array(Image.open(io.BytesIO(base64.b64decode(png))))
 
