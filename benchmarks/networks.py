@@ -89,6 +89,7 @@ def train_unet(options: argparse.Namespace) -> None:
     from isic_smp.training.distributed import Ranks
     from isic_smp.training.fit import fit
     from isic_smp.training.recipe import PRESETS
+    from isic_smp.training.statistics import renew_statistics
 
     recipe = dataclasses.replace(
         PRESETS["default"],
@@ -116,6 +117,8 @@ def train_unet(options: argparse.Namespace) -> None:
         on_epoch=silent,
         progress=NoProgress(),
     )
+    if prepared.statistics is not None:
+        renew_statistics(unet, recipe, **prepared.statistics, device=cpu)
     save_bundle(unet, prepared.preprocessing, {"recipe": recipe.to_dict()}, options.unet / "model")
 
 

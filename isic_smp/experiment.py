@@ -38,6 +38,7 @@ from isic_smp.training.history import Epoch, Fit, Progress
 from isic_smp.training.losses import make_loss
 from isic_smp.training.profile import StepProfiler
 from isic_smp.training.recipe import Recipe
+from isic_smp.training.statistics import renew_statistics
 
 OnEpoch = Callable[[Epoch, nn.Module], None]
 AfterEpoch = Callable[[Epoch], None]
@@ -161,6 +162,8 @@ def run_experiment(
             )
             if log is None:
                 return None
+            if prepared.statistics is not None:
+                renew_statistics(prepared.model, recipe, **prepared.statistics, device=place.device)
             return _finish(recipe, setup, data, diagnosis, prepared, fitted, log, place, output_dir)
         except BaseException as error:
             if log is not None:

@@ -46,6 +46,8 @@ class Prepared:
     """What batches are given to: the model, or its decoder where features come from a bank."""
     train: Batches
     validation: Batches
+    statistics: dict[str, Batches] | None
+    """The training images plain and augmented, all on this rank, where the recipe measures statistics anew."""
     validation_pixels: PixelCache
     preprocessing: Preprocessing
     weights_used: str
@@ -124,12 +126,20 @@ def prepare(
         largest_piece=recipe.largest_piece,
     )
     pipeline = SavedPipeline(Path(recipe.pipeline)) if recipe.pipeline else None
-    network, train, validation = _batches(recipe, model, pixels, pipeline, place)
+    augmenter = Augmenter(
+        flips=recipe.flips,
+        affine=recipe.affine,
+        colour=recipe.colour,
+        artefacts=recipe.artefacts,
+        pipeline=pipeline,
+    )
+    network, train, validation = _batches(recipe, model, pixels, augmenter, place)
     return Prepared(
         model,
         network,
         train,
         validation,
+        statistics=_statistics(recipe, model, pixels[0], augmenter),
         validation_pixels=pixels[1],
         preprocessing=preprocessing,
         weights_used=weights_used,
@@ -209,7 +219,7 @@ def _batches(
     recipe: Recipe,
     model: UpConvNet,
     pixels: tuple[PixelCache, PixelCache],
-    pipeline: SavedPipeline | None,
+    augmenter: Augmenter,
     place: Place,
 ) -> tuple[nn.Module, Batches, Batches]:
     """What is trained on which batches: the whole model on pixels, or its decoder on banked features."""
@@ -230,18 +240,25 @@ def _batches(
     except Unbankable as reason:
         if recipe.freeze and recipe.feature_bank != "off":
             place.say(f"no feature bank, every step goes through the encoder: {reason}")
-    augmenter = Augmenter(
-        flips=recipe.flips,
-        affine=recipe.affine,
-        colour=recipe.colour,
-        artefacts=recipe.artefacts,
-        pipeline=pipeline,
-    )
     return (
         model,
         PixelBatches(train, orders[0], mean=model.mean, std=model.std, augmenter=augmenter),
         PixelBatches(validation, orders[1], mean=model.mean, std=model.std),
     )
+
+
+def _statistics(
+    recipe: Recipe, model: UpConvNet, pixels: PixelCache, augmenter: Augmenter
+) -> dict[str, Batches] | None:
+    """What `training.statistics.renew_statistics` is given; None where there is nothing to renew."""
+    augmented = recipe.affine > 0 or recipe.colour > 0 or recipe.artefacts > 0 or recipe.pipeline is not None
+    if not (augmented and recipe.plain_statistics > 0):
+        return None
+    order = Order(len(pixels), recipe.batch_size, shuffle=True, seed=recipe.seed)
+    return {
+        name: PixelBatches(pixels, order, mean=model.mean, std=model.std, augmenter=views)
+        for name, views in (("plain", None), ("augmented", augmenter))
+    }
 
 
 def _banked(

@@ -93,6 +93,9 @@ class Recipe:
     """Largest gradient norm; 0 turns clipping off."""
     ema: float = 0.0
     """Decay of an exponential moving average of the weights, which is then what is evaluated; 0 is off."""
+    plain_statistics: float = 0.0
+    """After training, measure BatchNorm's statistics anew, for the weights that are kept, this share of them on
+    training images that are not augmented, 0 to 1. 0, or no augmentation beyond flips, leaves the running ones."""
     early_stopping: int = 0
     """Stop after this many epochs without a better validation IoU; 0 is off."""
     keep: Keep = "best"
@@ -179,6 +182,7 @@ _DEFAULT = Recipe(
     encoder_lr=7.5e-4,  # pretrained weights need smaller steps than a decoder that starts from nothing
     epochs=50,  # under such augmentation 25 are too few: the training IoU itself still rises
     ema=0.99,
+    plain_statistics=0.5,
     keep="last",  # the schedule and the average end well; the best of 50 epochs on 90 images is mostly luck
     largest_piece=True,
 )

@@ -40,6 +40,10 @@ def problems(recipe: "Recipe") -> list[str]:
         f"encoder_lr must be above 0, got {recipe.encoder_lr}",
     )
     need(0 <= recipe.ema < 1, f"ema must be from 0 to below 1, got {recipe.ema}")
+    need(
+        0 <= recipe.plain_statistics <= 1,
+        f"plain_statistics must be from 0 to 1, got {recipe.plain_statistics}",
+    )
     need(0 < recipe.threshold < 1, f"threshold must lie between 0 and 1, got {recipe.threshold}")
     need(
         not (recipe.freeze and recipe.freeze_epochs),
