@@ -8,8 +8,8 @@ bf16, batch 32 at 128 px):
   compute, and which is a 2×2 convolution on the coarse map followed by a rearrangement (Shi et al. 2016,
   https://arxiv.org/abs/1609.05158). It needs down to a third of the multiply-adds, and the fine map
   between the two is never made.
-- A depthwise convolution with a stride: oneDNN's gradient in the input takes 20 times as long as one
-  without a stride. Spreading the output's gradient over the fine grid first makes it one without.
+- A depthwise convolution with a stride or a dilation, whose gradients oneDNN computes many times slower
+  than others (`training/depthwise.py`).
 - A convolution to a single channel uses one lane in 16. As a matrix product with all its taps, then
   shifted sums, it uses all.
 
@@ -28,6 +28,7 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 from isic_smp.models.decoder import UpConvStep
+from isic_smp.training.depthwise import depthwise, has_slow_gradients
 
 
 @contextlib.contextmanager
@@ -51,9 +52,9 @@ def _forward_for(module: nn.Module) -> Callable[..., Tensor] | None:
         up = module.up
         # 16 · in · out multiply-adds a coarse pixel against 4 · in · out + 36 · out².
         return _up_conv_step if up.in_channels < 3 * up.out_channels else None
+    if isinstance(module, nn.Conv2d) and has_slow_gradients(module):
+        return depthwise
     if isinstance(module, nn.Conv2d) and module.padding_mode == "zeros" and module.dilation == (1, 1):
-        if module.groups == module.in_channels == module.out_channels > 1 and module.stride == (2, 2):
-            return _strided_depthwise
         ones = (module.out_channels, module.groups, *module.stride, *module.padding)
         if module.kernel_size == (3, 3) and ones == (1,) * 6:
             return _to_one_channel
@@ -149,51 +150,6 @@ def _phase(coarse: Tensor, channels: int, a: int, b: int) -> Tensor:
     """Of (B, 4C, h + 1, w + 1), the (B, C, h, w) that belong to row parity `a` and column parity `b`."""
     start = (2 * a + b) * channels
     return coarse[:, start : start + channels, a : coarse.shape[2] - 1 + a, b : coarse.shape[3] - 1 + b]
-
-
-def _strided_depthwise(conv: nn.Conv2d, x: Tensor) -> Tensor:
-    """As `nn.Conv2d.forward`, or that of a subclass with `static_padding`."""
-    pad = getattr(conv, "static_padding", None)
-    x, weight = (x if pad is None else pad(x)), conv.weight
-    if torch.is_autocast_enabled(x.device.type):
-        dtype = torch.get_autocast_dtype(x.device.type)
-        x, weight = x.to(dtype), weight.to(dtype)
-    return _StridedDepthwise.apply(x, weight, conv.bias, conv.padding)
-
-
-class _StridedDepthwise(torch.autograd.Function):
-    """A depthwise convolution of stride 2."""
-
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, padding: tuple[int, int]) -> Tensor:
-        """(B, C, H, W) and (C, 1, k, l), maybe (C,) → (B, C, H', W')."""
-        ctx.save_for_backward(x, weight)
-        ctx.padding = padding
-        bias = None if bias is None else bias.to(x.dtype)
-        return F.conv2d(x, weight, bias, 2, padding, 1, x.shape[1])
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, Tensor | None, Tensor | None, None]:
-        """The gradients in the input, the weight and the bias."""
-        [output] = gradients
-        x, weight = ctx.saved_tensors
-        wanted_x, wanted_weight, wanted_bias, _ = ctx.needs_input_grad
-        batch, channels, height, width = x.shape
-        in_x = in_weight = in_bias = None
-        if wanted_weight or wanted_bias:
-            _, in_weight, in_bias = torch.ops.aten.convolution_backward(
-                output, x, weight, [channels], [2, 2], list(ctx.padding), [1, 1], False, [0, 0], channels,
-                [False, wanted_weight, wanted_bias],
-            )  # fmt: skip
-        if wanted_x:
-            tall, wide = weight.shape[2:]
-            top, left = tall - 1 - ctx.padding[0], wide - 1 - ctx.padding[1]
-            spread = _empty((batch, channels, height + tall - 1, width + wide - 1), like=output).zero_()
-            rows, columns = output.shape[2:]
-            spread[:, :, top : top + 2 * rows : 2, left : left + 2 * columns : 2] = output
-            in_x = F.conv2d(spread, weight.flip(2, 3), groups=channels)
-        return in_x, in_weight, in_bias, None
 
 
 def _to_one_channel(conv: nn.Conv2d, x: Tensor) -> Tensor:

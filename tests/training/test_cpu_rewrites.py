@@ -19,6 +19,8 @@ def gradients(model, x, weights):
     ("encoder", "settings"),
     [
         ("trunc-mobilenetv2_035-s3", {}),
+        # At 2 × 4 the outer rows of the dilated kernel see padding alone.
+        ("trunc-mobilenetv2_035-s3", {"decoder_context": True}),
         ("trunc-mobilenetv2_035-s3", {"skip_connections": False, "decoder_norm": False}),
         ("trunc-mobilenetv2_035-s3-same", {"decoder_norm": False}),
         ("trunc-mobilenetv3_small_050-s2-same", {"decoder_depth": 2, "decoder_channels": (24, 8)}),
@@ -40,6 +42,27 @@ def test_outputs_and_gradients_are_those_of_the_plain_modules(encoder, settings)
     torch.testing.assert_close(fast, plain, rtol=1e-9, atol=1e-9)
     for name in expected:
         torch.testing.assert_close(got[name], expected[name], rtol=1e-7, atol=1e-8, msg=name)
+
+
+@pytest.mark.parametrize(
+    ("kernel", "padding", "dilation", "size"),
+    [((5, 5), (4, 4), (2, 2), (8, 6)), ((3, 5), (0, 3), (3, 2), (9, 8)), ((5, 3), (4, 1), (2, 1), (2, 3))],
+)
+def test_a_dilated_depthwise_convolution_has_the_gradients_of_the_plain_one(kernel, padding, dilation, size):
+    torch.manual_seed(0)
+    conv = torch.nn.Conv2d(6, 6, kernel, padding=padding, dilation=dilation, groups=6).double()
+    x = torch.randn(3, 6, *size, dtype=torch.float64, requires_grad=True)
+    plain = conv(x)
+    weights = torch.randn_like(plain)
+    wanted = (x, conv.weight, conv.bias)
+    expected = torch.autograd.grad((plain * weights).sum(), wanted)
+    with rewritten(conv):
+        assert "forward" in vars(conv)
+        made = conv(x)
+        got = torch.autograd.grad((made * weights).sum(), wanted)
+    torch.testing.assert_close(made, plain)
+    for one, other in zip(got, expected, strict=True):
+        torch.testing.assert_close(one, other)
 
 
 def test_modules_and_state_are_left_as_they_were():
