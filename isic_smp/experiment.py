@@ -36,6 +36,7 @@ from isic_smp.training.distributed import join_ranks
 from isic_smp.training.fit import fit
 from isic_smp.training.history import Epoch, Fit, Progress
 from isic_smp.training.losses import make_loss
+from isic_smp.training.memory import kept_memory
 from isic_smp.training.profile import StepProfiler
 from isic_smp.training.recipe import Recipe
 from isic_smp.training.statistics import renew_statistics
@@ -113,6 +114,8 @@ def run_experiment(
             setup.cache_dir or default_cache_dir(),
             say if ranks.is_main else _silent,
         )
+        if place.device.type == "cpu":
+            stack.enter_context(kept_memory())
         data, is_demo = main_first(
             ranks, lambda: resolve_data(setup.data, setup.data_dir, cache_dir=place.cache_dir)
         )
