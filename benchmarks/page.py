@@ -1,9 +1,13 @@
-"""Write docs/speed.md from the results.
+"""Write docs/speed.md from the notes and the results.
 
 python benchmarks/page.py
+
+Results are not in the repository. The section of a benchmark that has none here stays as it is on the page, with the
+date and command of its own.
 """
 
 import json
+import re
 from pathlib import Path
 
 from common import RESULTS, table
@@ -31,28 +35,46 @@ TITLES = {
         "benchmarks/startup.py --data-dir DIR --encoder-weights FILE --work-dir DIR",
     ),
     "serving": ("Serving", "benchmarks/serving.py"),
+    "same_scores": (
+        "The fast path's scores against the plain path's",
+        "benchmarks/same_scores.py --data-dir DIR --encoder-weights FILE --work-dir DIR",
+    ),
 }
 NOTES = Path(__file__).parent / "notes.md"
 
 
 def main() -> None:
-    """Notes first, then each result that there is."""
+    """Notes first, then each benchmark: from its result, or else as it stands on the page."""
+    kept = sections(PAGE.read_text()) if PAGE.exists() else {}
     parts = [NOTES.read_text().rstrip()]
     for name, (title, command) in TITLES.items():
         file = RESULTS / f"{name}.json"
-        if not file.exists():
-            continue
-        found = json.loads(file.read_text())
-        machine = found["machine"]
-        parts.append(f"## {title}")
-        parts.append(
-            f"`python {command}`, {found['date']}, {machine['cores']} cores of {machine['cpu']}, torch "
-            f"{machine['torch']}; load average at the end {machine['load_average']}."
-        )
-        for heading, rows in found["tables"].items():
-            parts += [f"**{heading}**", table(rows)]
+        if file.exists():
+            parts.append(section(title, command, json.loads(file.read_text())))
+        elif title in kept:
+            parts.append(kept[title])
+        print(f"{name}: {'measured' if file.exists() else 'kept' if title in kept else 'none'}")
     PAGE.parent.mkdir(exist_ok=True)
     PAGE.write_text("\n\n".join(parts) + "\n")
+
+
+def section(title: str, command: str, found: dict) -> str:
+    """One benchmark's section, from its result."""
+    machine = found["machine"]
+    parts = [
+        f"## {title}",
+        f"`python {command}`, {found['date']}, {machine['cores']} cores of {machine['cpu']}, torch "
+        f"{machine['torch']}; load average at the end {machine['load_average']}.",
+    ]
+    for heading, rows in found["tables"].items():
+        parts += [f"**{heading}**", table(rows)]
+    return "\n\n".join(parts)
+
+
+def sections(page: str) -> dict[str, str]:
+    """The page's second-level sections, by their titles."""
+    found = re.split(r"^(?=## )", page, flags=re.MULTILINE)[1:]
+    return {text.partition("\n")[0].removeprefix("## "): text.rstrip() for text in found}
 
 
 if __name__ == "__main__":
