@@ -148,8 +148,7 @@ class ExperimentLog:
             },
             step=step,
         )
-        every = max(1, self.recipe.epochs // PICTURES)
-        if step == 1 or step % every == 0 or step == self.recipe.epochs:
+        if has_pictures(step, self.recipe.epochs):
             self._draw_cases(model, "val", step)
 
     def finish(
@@ -231,6 +230,11 @@ class ExperimentLog:
 
 def _numbers(found: Assessment) -> dict[str, float]:
     return found.scores.summary() | found.summary()
+
+
+def has_pictures(step: int, epochs: int) -> bool:
+    """Whether pictures are drawn after epoch `step`, counted from 1, of a run of `epochs`."""
+    return step == 1 or step == epochs or step % max(1, epochs // PICTURES) == 0
 
 
 def by_section(section: str, scores: Mapping[str, float]) -> dict[str, float]:
