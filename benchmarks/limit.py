@@ -27,16 +27,19 @@ def measure() -> dict:
     """The machine, then each part forward and backward."""
     import torch
 
-    from isic_smp.models.upconvnet import UpConvNet
+    from isic_smp.prepare import build_network
     from isic_smp.training.cpu_rewrites import rewritten
+    from isic_smp.training.recipe import load_recipe
 
     machine = limits()
-    model = UpConvNet(encoder_weights=None).to(memory_format=torch.channels_last).train()
+    model = build_network(load_recipe("default"), "none").to(memory_format=torch.channels_last).train()
     x = torch.randn(BATCH, 3, SIZE, SIZE).to(memory_format=torch.channels_last)
     with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
         features = model.encoder(x)
     parts: list[tuple[str, Any, tuple]] = [("encoder", model.encoder, (x,))]
-    coarse = features[-1]
+    parts.append(("context", model.decoder.context, (features[-1],)))
+    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+        coarse = model.decoder.context(features[-1])
     for i, step in enumerate(model.decoder.steps):
         skip = features[-2 - i] if i + 2 < len(features) else None
         given = (coarse,) if skip is None else (coarse, skip)

@@ -72,13 +72,14 @@ def networks(size: int) -> list[tuple[str, Callable[[], Any], Callable[[], Any]]
     from isic_smp.inference.engines import make_engine
     from isic_smp.inference.predictor import Predictor
     from isic_smp.inference.preprocessing import Preprocessing
-    from isic_smp.models.upconvnet import UpConvNet
+    from isic_smp.prepare import build_network
     from isic_smp.training.device import resolve_precision
+    from isic_smp.training.recipe import load_recipe
 
     torch.manual_seed(0)
     device = torch.device("cpu")
     pictures = np.random.default_rng(0).integers(0, 256, (BATCH, size, size, 3), np.uint8)
-    model = UpConvNet(encoder_weights=None)
+    model = build_network(load_recipe("default"), "none")
     preprocessing = Preprocessing(size=size, mean=model.mean, std=model.std)
     found = []
     for label, precision in (

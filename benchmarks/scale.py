@@ -72,15 +72,15 @@ def measure(folder: Path, cache_dir: Path) -> dict:
     from isic_smp.data.augment import Augmenter
     from isic_smp.data.cache import open_pixel_cache
     from isic_smp.data.pairs import find_pairs
-    from isic_smp.models.upconvnet import UpConvNet
+    from isic_smp.prepare import build_network
     from isic_smp.training.batches import Order, PixelBatches
     from isic_smp.training.distributed import Ranks
     from isic_smp.training.recipe import Recipe
     from isic_smp.training.trainer import Trainer
 
     device = torch.device("cpu")
-    recipe = Recipe(encoder_weights="none", size=SIZE, batch_size=BATCH)
-    model = UpConvNet(encoder_weights=None).to(memory_format=torch.channels_last)
+    recipe = Recipe.from_dict({"encoder_weights": "none", "size": SIZE, "batch_size": BATCH})
+    model = build_network(recipe, "none").to(memory_format=torch.channels_last)
     start = time.perf_counter()
     pairs = find_pairs(folder / "images", folder / "masks")
     listed = time.perf_counter()

@@ -47,12 +47,13 @@ def own_model(folder: Path) -> bytes:
     import numpy as np
     from PIL import Image
 
-    from isic_smp import Recipe, UpConvNet
     from isic_smp.inference.preprocessing import Preprocessing
+    from isic_smp.prepare import build_network
     from isic_smp.tracking.mlflow_model import save_mlflow_model
+    from isic_smp.training.recipe import load_recipe
 
-    recipe = Recipe()
-    model = UpConvNet(recipe.encoder, encoder_weights=None).eval()
+    recipe = load_recipe("default")
+    model = build_network(recipe, "none").eval()
     preprocessing = Preprocessing(size=recipe.size, mean=model.mean, std=model.std)
     save_mlflow_model(model, preprocessing, {}, folder)
     coarse = np.random.default_rng(0).integers(0, 256, (6, 8, 3), dtype=np.uint8)

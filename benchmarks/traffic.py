@@ -15,7 +15,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from isic_smp.models.upconvnet import UpConvNet
+from isic_smp.prepare import build_network
 from isic_smp.training.recipe import PRESETS
 
 GIGABIT = 1e9 / 8
@@ -32,7 +32,7 @@ def main() -> None:
     )
     options = parser.parse_args()
     recipe = PRESETS["default"]
-    model = UpConvNet(encoder_name=recipe.encoder, encoder_weights=None, decoder_norm=recipe.decoder_norm)
+    model = build_network(recipe, "none")
     parameters = sum(p.numel() for p in model.parameters())
     norms = [m for m in model.modules() if isinstance(m, _BatchNorm)]
     gradients = 4 * parameters

@@ -244,18 +244,25 @@ def ours(
     from isic_smp.training.fit import fit
     from isic_smp.training.recipe import Recipe
 
-    recipe = Recipe(
-        encoder_weights=str(weights),
-        size=SIZE,
-        batch_size=BATCH,
-        epochs=epochs,
-        freeze=freeze,
-        affine=0.0,
-        colour=0.0,
-        lr=LR,
-        schedule="constant",
-        grad_clip=0.0,
-        seed=SEED,
+    # The default recipe's network, trained as the plain loop trains its own.
+    recipe = Recipe.from_dict(
+        {
+            "encoder_weights": str(weights),
+            "size": SIZE,
+            "batch_size": BATCH,
+            "epochs": epochs,
+            "freeze": freeze,
+            "affine": 0.0,
+            "colour": 0.0,
+            "artefacts": 0.0,
+            "lr": LR,
+            "encoder_lr": None,
+            "schedule": "constant",
+            "grad_clip": 0.0,
+            "ema": 0.0,
+            "keep": "best",
+            "seed": SEED,
+        }
     )
     train, val = pairs_of(root, images)
     data = LesionData("isic2016", root, tuple(train), tuple(val), (), "benchmark", {})

@@ -147,22 +147,27 @@ def prepare(
     )
 
 
+def build_network(recipe: Recipe, weights: str) -> UpConvNet:
+    """The recipe's network, its encoder with `weights`, its decoder as the recipe's seed has it."""
+    torch.manual_seed(recipe.seed)
+    return UpConvNet(
+        encoder_name=recipe.encoder,
+        encoder_depth=recipe.encoder_depth,
+        encoder_weights=weights,
+        decoder_depth=recipe.decoder_depth,
+        decoder_channels=recipe.decoder_channels,
+        decoder_width=recipe.decoder_width,
+        decoder_norm=recipe.decoder_norm,
+        skip_connections=recipe.skip_connections,
+        decoder_context=recipe.decoder_context,
+    )
+
+
 def _build_model(recipe: Recipe, is_demo: bool, tracking_uri: str | None) -> tuple[UpConvNet, str]:
     """The recipe's network, and where its weights came from."""
 
     def build(weights: str) -> UpConvNet:
-        torch.manual_seed(recipe.seed)
-        return UpConvNet(
-            encoder_name=recipe.encoder,
-            encoder_depth=recipe.encoder_depth,
-            encoder_weights=weights,
-            decoder_depth=recipe.decoder_depth,
-            decoder_channels=recipe.decoder_channels,
-            decoder_width=recipe.decoder_width,
-            decoder_norm=recipe.decoder_norm,
-            skip_connections=recipe.skip_connections,
-            decoder_context=recipe.decoder_context,
-        )
+        return build_network(recipe, weights)
 
     if recipe.init_from is not None:
         trained = load_bundle(recipe.init_from, tracking_uri=tracking_uri).model
