@@ -35,6 +35,40 @@ def test_a_checkpoint_gives_its_weights_and_its_history(tmp_path):
     assert all(torch.equal(value, kept[name]) for name, value in model.state_dict().items())
 
 
+def test_a_checkpoint_is_gone_on_from(tmp_path, small_caches):
+    """It does not know the settings that came after it, and was interrupted before its last epoch."""
+    import isic_smp
+    from isic_smp.progress import EpochBars
+    from isic_smp.training.batches import Order, PixelBatches
+    from isic_smp.training.checkpoint import Checkpoints
+    from isic_smp.training.fit import fit
+    from isic_smp.training.recipe import Recipe
+
+    shutil.copy(GOLDEN / "last.pt", tmp_path / "last.pt")
+    checkpoints = Checkpoints(tmp_path)
+    state = checkpoints.load_last()
+    checkpoints.save_last(state | {"history": state["history"][:-1]})
+    model = isic_smp.load(GOLDEN / "model")
+    train, val = (
+        PixelBatches(cache, Order(len(cache), 8, shuffle=shuffle), mean=model.mean, std=model.std)
+        for cache, shuffle in zip(small_caches, (True, False), strict=True)
+    )
+    result = fit(
+        model,
+        Recipe.from_dict(state["recipe"], Recipe()),
+        train,
+        val,
+        device=torch.device("cpu"),
+        checkpoints=checkpoints,
+        fingerprint=state["fingerprint"],
+        resume=True,
+        on_epoch=lambda record, model: None,
+        progress=EpochBars(3, shown=False),
+    )
+    assert [record.epoch for record in result.history] == [0, 1, 2]
+    assert result.history[-1].train_loss < result.history[0].train_loss
+
+
 @pytest.mark.filterwarnings("ignore")
 def test_a_study_gives_its_trials(tmp_path):
     import optuna

@@ -10,6 +10,7 @@ from isic_smp.sweeping.database import lock
 from isic_smp.sweeping.plan import DIRECTIONS, Plan
 from isic_smp.sweeping.queue import enqueue
 from isic_smp.sweeping.storage import open_storage
+from isic_smp.training.recipe import differences
 
 PLAN, CELL = "plan", "cell"
 """User attributes: of the study, what it tries; of a trial, which cell of the plan it is."""
@@ -43,7 +44,7 @@ def open_study(name: str, plan: Plan, *, url: str, heartbeat: int) -> optuna.Stu
         if known is None:
             study.set_user_attr(PLAN, plan.identity())
         else:
-            _check_same(name, known, plan.identity())
+            _check_same(name, known, plan)
         fill(study, plan)
     return study
 
@@ -56,12 +57,12 @@ def fill(study: optuna.Study, plan: Plan) -> None:
             enqueue(study, cell, plan.distributions, ticket=f"cell {index}", **{CELL: index})
 
 
-def _check_same(name: str, known: dict[str, Any], now: dict[str, Any]) -> None:
+def _check_same(name: str, known: dict[str, Any], plan: Plan) -> None:
     """Refuse to mix two plans in one study."""
+    now = plan.identity()
     differing = [
-        f"{key} {known['base'].get(key)} there, {value} here"
-        for key, value in now["base"].items()
-        if known["base"].get(key) != value
+        f"{setting} {there} there, {here} here"
+        for setting, there, here in differences(known["base"], plan.base)
     ]
     varied = {**known["varied"], **now["varied"]}
     differing += [

@@ -13,7 +13,7 @@ from isic_smp.training.batches import Batches
 from isic_smp.training.checkpoint import Checkpoints
 from isic_smp.training.distributed import Ranks
 from isic_smp.training.history import Epoch, Fit, Progress
-from isic_smp.training.recipe import Recipe
+from isic_smp.training.recipe import Recipe, differences
 from isic_smp.training.trainer import Tally, Trainer
 
 _STATE = {"recipe", "fingerprint", "model", "optimizer", "schedule", "average", "history", "best_epoch"}
@@ -64,7 +64,7 @@ def fit(
     identity = {"recipe": recipe.to_dict(), "fingerprint": fingerprint}
     state = ranks.share(checkpoints.load_last() if resume and ranks.is_main else None)
     if state is not None:
-        _check_same(state, identity, checkpoints)
+        _check_same(state, recipe, fingerprint, checkpoints=checkpoints)
         trainer.restore(state)
         result = Fit([Epoch(**record) for record in state["history"]], state["best_epoch"])
     best = max((record.val_iou for record in result.history), default=-1.0)
@@ -137,18 +137,15 @@ def _patience_over(result: Fit, recipe: Recipe) -> bool:
     )
 
 
-def _check_same(state: dict[str, Any], identity: dict[str, Any], checkpoints: Checkpoints) -> None:
+def _check_same(
+    state: dict[str, Any], recipe: Recipe, fingerprint: str, *, checkpoints: Checkpoints
+) -> None:
     if lacking := sorted(_STATE - state.keys()):
         raise UserError(f"{checkpoints.last} lacks {', '.join(lacking)}; delete the file to start afresh")
-    if state["fingerprint"] != identity["fingerprint"]:
+    if state["fingerprint"] != fingerprint:
         raise UserError(f"{checkpoints.last} was made on other data; choose another --output-dir")
-    differing = sorted(
-        name for name, value in identity["recipe"].items() if state["recipe"].get(name) != value
-    )
-    if differing:
-        said = ", ".join(
-            f"{name} {state['recipe'].get(name)} then, {identity['recipe'][name]} now" for name in differing
-        )
+    if differing := differences(state["recipe"], recipe):
+        said = ", ".join(f"{name} {then} then, {now} now" for name, then, now in differing)
         raise UserError(
             f"cannot resume {checkpoints.last} with another recipe ({said}); choose another --output-dir"
         )

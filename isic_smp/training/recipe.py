@@ -26,7 +26,11 @@ Bank = Literal["auto", "on", "off"]
 
 @dataclass(frozen=True, kw_only=True)
 class Recipe:
-    """All that decides what is trained and how. Two equal recipes on the same data and machine give equal weights."""
+    """All that decides what is trained and how. Two equal recipes on the same data and machine give equal weights.
+
+    A field's default is what was done before there was such a field, since checkpoints and studies of older releases
+    lack it (`differences`); what is done now stands in `PRESETS`.
+    """
 
     # --- the network
     encoder: str = "trunc-mobilenetv2_100-s4"
@@ -149,6 +153,20 @@ class Recipe:
             raise UserError("bad recipe: " + "; ".join(unknown + wrong) + hint)
         values = {name: converted(value, known[name]) for name, value in settings.items()}
         return dataclasses.replace(base or PRESETS["default"], **values)
+
+
+def differences(saved: Mapping[str, Any], recipe: Recipe) -> list[tuple[str, Any, Any]]:
+    """(setting, value there, value here) for each setting in which `recipe` is not the one that some release saved.
+
+    A setting that the other release did not know yet had its field's default there; one that this release does not
+    know is "no such setting" here.
+    """
+    there, here = Recipe().to_dict() | dict(saved), recipe.to_dict()
+    return [
+        (name, value, here.get(name, "no such setting"))
+        for name, value in sorted(there.items())
+        if name not in here or here[name] != value
+    ]
 
 
 def load_recipe(name_or_file: str) -> Recipe:

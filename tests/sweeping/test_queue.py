@@ -1,5 +1,6 @@
 """A study's queue: every trial ends exactly once, whatever becomes of its workers."""
 
+import dataclasses
 import multiprocessing
 import os
 import signal
@@ -16,7 +17,7 @@ from isic_smp.sweeping.database import lock
 from isic_smp.sweeping.plan import Plan, grid
 from isic_smp.sweeping.queue import REASON, ended, first_number, is_over, queued, requeue_lost
 from isic_smp.sweeping.storage import open_storage
-from isic_smp.sweeping.study import CELL, fill, open_study
+from isic_smp.sweeping.study import CELL, PLAN, fill, open_study
 from isic_smp.sweeping.worker import work
 from isic_smp.training.recipe import PRESETS
 
@@ -176,6 +177,16 @@ def test_a_study_is_filled_up_but_not_mixed(url):
     )
     with pytest.raises(UserError, match="tries something else"):
         open_study("s", other, url=url, heartbeat=HEARTBEAT)
+
+
+def test_a_study_of_a_release_with_fewer_settings_is_gone_on_with(url):
+    study = open_study("s", plan(2), url=url, heartbeat=HEARTBEAT)
+    known = study.user_attrs[PLAN]
+    study.set_user_attr(PLAN, known | {"base": {k: v for k, v in known["base"].items() if k != "init_from"}})
+    assert len(open_study("s", plan(3), url=url, heartbeat=HEARTBEAT).trials) == 3
+    begun = dataclasses.replace(plan(2), base=dataclasses.replace(plan().base, init_from="runs/one"))
+    with pytest.raises(UserError, match=r"\(init_from None there, runs/one here\)"):
+        open_study("s", begun, url=url, heartbeat=HEARTBEAT)
 
 
 @pytest.mark.parametrize(

@@ -171,6 +171,22 @@ def test_other_data_or_another_recipe_is_not_resumed(small_caches, tmp_path):
         train(dataclasses.replace(recipe, lr=0.1), small_caches, tmp_path, resume=True)
 
 
+def test_a_setting_that_a_checkpoint_does_not_know_is_what_was_done_then(small_caches, tmp_path):
+    """A checkpoint of a release before `artefacts`, and one of a release after this."""
+    recipe = dataclasses.replace(SMALL, epochs=1)
+    train(recipe, small_caches, tmp_path)
+    kept = Checkpoints(tmp_path)
+    state = kept.load_last()
+    older = {name: value for name, value in state["recipe"].items() if name != "artefacts"}
+    kept.save_last(state | {"recipe": older})
+    train(recipe, small_caches, tmp_path, resume=True)
+    with pytest.raises(UserError, match=r"\(artefacts 0\.0 then, 1\.0 now\)"):
+        train(dataclasses.replace(recipe, artefacts=1.0), small_caches, tmp_path, resume=True)
+    kept.save_last(state | {"recipe": older | {"shear": 3}})
+    with pytest.raises(UserError, match=r"\(shear 3 then, no such setting now\)"):
+        train(recipe, small_caches, tmp_path, resume=True)
+
+
 def test_the_kept_weights_are_those_of_the_best_or_the_last_epoch(small_caches, tmp_path):
     seen = {}
     for keep in ("best", "last"):
