@@ -12,6 +12,8 @@ import pytest
 import yaml
 from composed import CHECKOUT, DOCKER, compose, entrypoint, image_environment, instructions, interpolated
 
+from isic_smp.tracking.ui import ADDRESS_VARIABLE, ui_hint
+
 CLUSTER = DOCKER / "cluster"
 MANIFESTS = [
     (path.name, document)
@@ -143,6 +145,18 @@ def test_the_image_s_folders_are_volumes_where_they_are_written():
         assert mounted == ["/isic", "/cache", "/data"], name
     inside = [value for value in image_environment().values() if value.startswith("/")]
     assert all(value.startswith(("/isic", "/cache", "/tmp")) for value in inside)
+
+
+@pytest.mark.parametrize("variables", [{}, {"MLFLOW_PORT": "5050"}])
+def test_printed_addresses_are_ones_that_the_host_opens(variables, monkeypatch):
+    services = compose(variables)["services"]
+    [port] = services["mlflow"]["ports"]
+    for name in ("trainer", "worker"):
+        environment = services[name]["environment"]
+        monkeypatch.setenv(ADDRESS_VARIABLE, environment[ADDRESS_VARIABLE])
+        hint = ui_hint(environment["MLFLOW_TRACKING_URI"], experiment_id="3", run_id="ab")
+        assert f"http://{port.removesuffix(':5000')}/#/experiments/3/runs/ab?" in hint
+        assert "http://mlflow" not in hint
 
 
 def sweeps() -> list[list[str]]:
