@@ -21,6 +21,7 @@ size: 32
 batch_size: 8
 epochs: 2
 loss: bce
+keep: best
 precision: float32
 """
 GIVEN = ["--data", "synthetic", "--data-dir", "pictures", "--recipe", "small.yaml", "--experiment", "hosts"]
@@ -86,20 +87,16 @@ def test_two_hosts_are_one_run_with_the_metrics_of_one_process(hosts, tmp_path):
     subprocess.run(make, cwd=tmp_path, check=True, capture_output=True)
     alone = [sys.executable, "-m", "isic_smp.run", *GIVEN, "--output-dir", "alone", "--cache-dir", "cache"]
     subprocess.run(alone, cwd=tmp_path, check=True, capture_output=True)
+    # Each host has folders of its own: no folder is shared.
+    for name in hosts:
+        (tmp_path / name).mkdir()
+        shutil.copytree(tmp_path / "pictures", tmp_path / name / "pictures")
+        for file in ("small.yaml", "hosts"):
+            shutil.copy(tmp_path / file, tmp_path / name)
     running = [
         subprocess.Popen(
-            # each host has a cache of its own, as where no folder is shared
-            [
-                *host,
-                sys.executable,
-                *TORCHRUN,
-                *GIVEN,
-                "--output-dir",
-                "together",
-                "--cache-dir",
-                f"cache-{name}",
-            ],
-            cwd=tmp_path,
+            [*host, sys.executable, *TORCHRUN, *GIVEN, "--output-dir", "together", "--cache-dir", "cache"],
+            cwd=tmp_path / name,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
@@ -113,7 +110,9 @@ def test_two_hosts_are_one_run_with_the_metrics_of_one_process(hosts, tmp_path):
             process.kill()
     assert [process.returncode for process in running] == [0, 0], "\n".join(said)
     assert sum(text.count("test loss") for text in said) == 1
-    one, two = history(tmp_path / "alone"), history(tmp_path / "together")
+    [first] = tmp_path.glob("node?/together")  # of the host that has rank 0, whichever that is
+    assert (first / "model" / "model.safetensors").exists()
+    one, two = history(tmp_path / "alone"), history(first)
     # The first steps are equal to rounding, which such a small network then multiplies from epoch to epoch; BatchNorm
     # by each host's own images would be off by 7 % and more.
     assert two[0]["train_loss"] == pytest.approx(one[0]["train_loss"], rel=1e-5)

@@ -112,7 +112,8 @@ def fit(
     ranks.wait()
     if recipe.keep == "best":
         result.kept_epoch = result.best_epoch
-        model.load_state_dict(checkpoints.load_best())
+        # From the first rank: the others may be on hosts that do not see its folder.
+        model.load_state_dict(ranks.share(checkpoints.load_best() if ranks.is_main else None))
     else:
         result.kept_epoch = len(result.history) - 1
         if trainer.average is not None:
