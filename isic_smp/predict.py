@@ -88,12 +88,11 @@ def predict(options: Options) -> int:
     from isic_smp.inference.batch_predict import predict_files
     from isic_smp.inference.open_predictor import open_predictor
     from isic_smp.inference.prediction_folder import PredictionFolder
-    from isic_smp.training.device import choose_device
 
     opened = open_predictor(
         options.model,
         engine=options.engine,
-        device=choose_device(options.device),
+        device=options.device,
         bf16=options.fast,
         threshold=options.threshold,
         tracking_uri=options.tracking_uri,

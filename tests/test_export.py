@@ -135,6 +135,16 @@ def test_other_engines_predict_the_same(engine, model, photo, tmp_path):
     assert np.mean(masks[0] != masks[1]) < 0.002
 
 
+def test_what_runs_on_the_cpu_alone_does_so_on_a_machine_with_a_gpu(exported, photo, tmp_path, monkeypatch):
+    """Where no device is named; there is no GPU here, torch is made to see one."""
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    argv = [str(photo), "--model", str(exported("torch-export")), "--out", str(tmp_path / "out")]
+    assert predict.main(argv) == 0
+    with pytest.raises(UserError, match="leave out --engine and --device"):
+        predict.main([*argv, "--device", "cuda"])
+
+
 def test_predict_does_not_run_a_torchscript_file(exported, photo, tmp_path):
     with pytest.raises(UserError, match="is a program that would run here"):
         predict.main([str(photo), "--model", str(exported("torchscript")), "--out", str(tmp_path / "out")])

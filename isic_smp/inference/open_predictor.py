@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
-import torch
 from torch import nn
 
 from isic_smp.errors import UserError
@@ -17,7 +16,7 @@ from isic_smp.inference.expected_iou import ExpectedIoU
 from isic_smp.inference.exported import SAFE, open_exported
 from isic_smp.inference.load import load_bundle
 from isic_smp.inference.predictor import Predictor, check_binary_logits
-from isic_smp.training.device import resolve_precision
+from isic_smp.training.device import choose_device, resolve_precision
 
 
 @dataclass(frozen=True)
@@ -35,7 +34,7 @@ def open_predictor(
     spec: str,
     *,
     engine: EngineName = "torch",
-    device: torch.device,
+    device: str = "auto",
     bf16: bool = False,
     threshold: float | None = None,
     tracking_uri: str | None = None,
@@ -45,7 +44,7 @@ def open_predictor(
     Args:
         spec: as for `load_bundle`; or an exported .onnx, .xml or .pt2 file, which brings its own engine.
         engine: what computes the network.
-        device: where torch computes.
+        device: auto, cpu, cuda or cuda:N; only torch itself knows others than the CPU.
         bf16: compute the network in bf16 where the machine does so natively and the engine can.
         threshold: in place of the model's own.
         tracking_uri: MLflow store of runs and models. Default: MLFLOW_TRACKING_URI, else ./mlruns.
@@ -55,11 +54,14 @@ def open_predictor(
             engine that is not installed or cannot run there.
     """
     path = Path(spec)
-    precision = resolve_precision("auto", device) if bf16 else "float32"
-    if path.is_file() and path.suffix in ENDINGS.values():
+    is_exported = path.is_file() and path.suffix in ENDINGS.values()
+    # Whoever names no device must not be told, on a machine with a GPU, that the engine cannot use it.
+    place = choose_device("cpu" if device == "auto" and (is_exported or engine != "torch") else device)
+    precision = resolve_precision("auto", place) if bf16 else "float32"
+    if is_exported:
         if path.suffix not in SAFE:
             raise UserError(f"{path} is a program that would run here: export to {', '.join(SAFE)} instead")
-        if engine != "torch" or device.type != "cpu":
+        if engine != "torch" or place.type != "cpu":
             raise UserError(f"{path} runs as it is, on the CPU: leave out --engine and --device")
         network, preprocessing, expected_iou = open_exported(path, precision=precision)
         weights = [path, path.with_suffix(".bin")] if path.suffix == ".xml" else [path]
@@ -70,14 +72,14 @@ def open_predictor(
         check_binary_logits(bundle.model)
         expected_iou = ExpectedIoU.from_facts(bundle.info)
         preprocessing, digest = bundle.preprocessing, _digest(bundle.model)
-        network = make_engine(engine, bundle.model, preprocessing, device=device, precision=precision)
+        network = make_engine(engine, bundle.model, preprocessing, device=place, precision=precision)
     if threshold is not None:
         preprocessing = dataclasses.replace(preprocessing, threshold=threshold)
     identity = {"model": digest, **preprocessing.to_dict(), "bf16": bf16}
     if expected_iou is not None:
         identity["expected_iou"] = expected_iou.to_dict()
     predictor = Predictor(
-        network, preprocessing, device=device, precision="bf16" if precision == "bf16" else "float32"
+        network, preprocessing, device=place, precision="bf16" if precision == "bf16" else "float32"
     )
     return Opened(predictor, identity, expected_iou)
 
