@@ -12,17 +12,15 @@ from isic_smp.training.recipe import Precision
 
 
 def choose_device(name: str, *, local_rank: int = 0) -> torch.device:
-    """`auto`, `cpu`, `cuda` or `cuda:N` as a torch device.
+    """`auto`, `cpu`, `cuda` or `cuda:N` as a torch device; of several processes on a host, each has its own GPU.
 
     Raises:
         UserError: no such kind of device, or CUDA asked for where there is none.
     """
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
-    if name == "cuda" and torch.cuda.is_available():
-        return torch.device("cuda", local_rank)
     try:
-        device = torch.device(name)
+        device = torch.device("cuda", local_rank) if name == "cuda" else torch.device(name)
     except RuntimeError:
         raise UserError(f"unknown device {name!r}: expected auto, cpu, cuda or cuda:N") from None
     if device.type not in {"cpu", "cuda"}:
@@ -31,7 +29,8 @@ def choose_device(name: str, *, local_rank: int = 0) -> torch.device:
         not torch.cuda.is_available() or (device.index or 0) >= torch.cuda.device_count()
     ):
         raise UserError(
-            f"device {name!r}: this machine shows torch {torch.cuda.device_count()} GPUs; use --device cpu"
+            f"device {str(device)!r}: this machine shows torch {torch.cuda.device_count()} GPUs; use --device cpu"
+            + (", or a process a GPU" if local_rank else "")
         )
     return device
 

@@ -55,16 +55,16 @@ def join_ranks() -> Iterator[Ranks]:
         yield Ranks()
         return
     ranks = Ranks(int(os.environ["RANK"]), world, int(os.environ["LOCAL_RANK"]))
-    if torch.cuda.is_available():
+    gpus = torch.cuda.device_count()
+    if ranks.local_rank < gpus:
         torch.cuda.set_device(ranks.local_rank)
-    else:
+    if not gpus:
         # torchrun leaves each process one thread, or all of them; share the cores out instead.
         local_world = int(os.environ.get("LOCAL_WORLD_SIZE", world))
         torch.set_num_threads(max(1, len(os.sched_getaffinity(0)) // local_world))
+    # gloo on a machine with GPUs too: `--device cpu` computes there, and what is shared or waited for needs no GPU.
     # The first rank may download, decode and score while the others wait for it.
-    dist.init_process_group(
-        "nccl" if torch.cuda.is_available() else "gloo", timeout=datetime.timedelta(hours=2)
-    )
+    dist.init_process_group("cpu:gloo,cuda:nccl" if gpus else "gloo", timeout=datetime.timedelta(hours=2))
     try:
         yield ranks
     finally:
