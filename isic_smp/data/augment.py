@@ -53,13 +53,6 @@ def apply_dihedral(batch: np.ndarray, codes: np.ndarray) -> np.ndarray:
     return turned
 
 
-def undo_dihedral(batch: np.ndarray, codes: np.ndarray) -> np.ndarray:
-    """The inverse of `apply_dihedral` with the same codes, for predictions made on turned images."""
-    codes = np.asarray(codes)
-    # A flip followed by a turn is its own inverse; a turn is undone by the turn the other way.
-    return apply_dihedral(batch, np.where(codes >= 4, codes, -codes % 4))
-
-
 class Augmenter:
     """Draws a random view of each training image and its mask.
 

@@ -26,6 +26,7 @@ from tqdm import tqdm
 from isic_smp.data.pairs import Pair
 from isic_smp.data.resized import read_resized
 from isic_smp.errors import UserError
+from isic_smp.files import sync
 
 FORMAT = 1
 """Raised when the same files would give other pixels or another layout."""
@@ -182,7 +183,7 @@ def _build_once(
         except BaseException:
             shutil.rmtree(building, ignore_errors=True)
             raise
-        _sync(folder.parent)
+        sync(folder.parent)
 
 
 def _build(
@@ -224,16 +225,7 @@ def _build(
         "record": f"uint8 image ({size}, {size}, 3) RGB, then uint8 mask ({size}, {size}) of 0 and 1",
     }
     (building / "meta.json").write_text(json.dumps(meta, indent=1) + "\n", encoding="utf-8")
-    _sync(building)
-
-
-def _sync(folder: Path) -> None:
-    """Make the names in a folder outlast a power cut."""
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
+    sync(building)
 
 
 def _processors() -> int:

@@ -15,6 +15,7 @@ import numpy as np
 from isic_smp.cli import command
 from isic_smp.data.isic2016 import load_isic2016
 from isic_smp.errors import UserError
+from isic_smp.inference.expected_iou import FAILURE_IOU
 from isic_smp.inference.load import Bundle, load_bundle, save_bundle
 from isic_smp.inference.predictor import Predictor
 from isic_smp.inference.scores import Scores
@@ -93,7 +94,7 @@ def card(shipped: Bundle, scores: dict[str, Scores]) -> str:
     }
     for name, found in scores.items():
         values[f"{name}_images"] = str(len(found.ids))
-        values[f"{name}_failed"] = f"{100 * np.mean(found.own['iou'] < 0.65):.1f} %"
+        values[f"{name}_failed"] = f"{100 * np.mean(found.own['iou'] < FAILURE_IOU):.1f} %"
         for metric in ("dice", "iou"):
             values[f"{name}_{metric}"] = str(summarised(found.own[metric]))
     text = CARD.read_text(encoding="utf-8")

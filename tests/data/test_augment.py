@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from isic_smp.data.augment import Augmenter, apply_dihedral, dihedral_codes, undo_dihedral
+from isic_smp.data.augment import Augmenter, apply_dihedral, dihedral_codes
 from isic_smp.data.draws import uniforms
 from isic_smp.data.pairs import find_pairs, read_pair
 from isic_smp.data.resize import resize_image, resize_mask
@@ -34,14 +34,13 @@ def photos(count: int, size: int = 48, *, seed: int = 0) -> tuple[np.ndarray, np
 # --- the eight flips and quarter turns
 
 
-def test_the_eight_views_are_distinct_and_each_is_undone() -> None:
+def test_the_eight_views_are_distinct() -> None:
     images, masks = photos(1)
     codes = np.arange(8)
     for batch in (images, masks, masks.astype(np.float32) / 3):
         views = apply_dihedral(np.repeat(batch, 8, axis=0), codes)
         assert len({view.tobytes() for view in views}) == 8
         np.testing.assert_array_equal(views[0], batch[0])
-        np.testing.assert_array_equal(undo_dihedral(views, codes), np.repeat(batch, 8, axis=0))
 
 
 def test_the_views_are_the_square_s_own_symmetries() -> None:
