@@ -7,6 +7,10 @@ import torch
 from torch import Tensor, nn
 
 
+TOGETHER = 32
+"""Pictures in the networks at once, however many there are."""
+
+
 @dataclass(frozen=True)
 class Parity:
     """Differences over all pixels of all pictures."""
@@ -38,7 +42,7 @@ def compare_networks(expected: nn.Module, found: nn.Module, batch: Tensor, thres
     tall = torch.nn.functional.interpolate(batch[:2], scale_factor=(2.0, 1.0), mode="bilinear")
     largest, flipped, pixels = 0.0, 0, 0
     with torch.inference_mode():
-        for some in (batch, batch[:1], tall):
+        for some in (*batch.split(TOGETHER), batch[:1], tall):
             there = _probabilities(expected, some)
             here = _probabilities(found, some)
             largest = max(largest, float(np.abs(there - here).max()))
