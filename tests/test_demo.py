@@ -395,7 +395,7 @@ def register(folders: list[Path], root: Path) -> str:
     """Make the models versions 1, 2, … of `lesions`, the first the champion; the store's URI."""
     from mlflow import MlflowClient
 
-    from isic_smp.inference.load import MODEL_FOLDER
+    from isic_smp.inference.from_mlflow import MODEL_FOLDER
     from isic_smp.store import prepare_store
 
     uri = prepare_store(f"sqlite:///{root / 'mlflow.db'}")

@@ -134,7 +134,7 @@ def _from_folder(folder: Path, metric: Metric, split: Split) -> ScoredRun:
 
 
 def _from_mlflow(spec: str, metric: Metric, split: Split, tracking_uri: str | None) -> ScoredRun:
-    from isic_smp.inference.load import MODEL_FOLDER
+    from isic_smp.inference.from_mlflow import MODEL_FOLDER
     from isic_smp.store import one_line, prepare_store, without_password
 
     uri = prepare_store(tracking_uri)

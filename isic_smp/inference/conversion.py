@@ -19,8 +19,8 @@ from torch import Tensor, nn
 
 import isic_smp
 from isic_smp.errors import UserError
-from isic_smp.inference.engines import require
 from isic_smp.inference.expected_iou import ExpectedIoU
+from isic_smp.inference.extras import require
 from isic_smp.inference.preprocessing import Preprocessing
 
 if TYPE_CHECKING:

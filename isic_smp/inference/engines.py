@@ -5,7 +5,6 @@ An engine is a module that takes the normalised batch, float32 (B, 3, H, W), and
 many threads as torch is set to.
 """
 
-import importlib
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -13,12 +12,12 @@ import torch
 from torch import Tensor, nn
 
 from isic_smp.errors import UserError
+from isic_smp.inference.extras import require
 from isic_smp.inference.fuse import fused_for_inference, with_bf16_weights
 from isic_smp.inference.preprocessing import RGB, Preprocessing
 
 EngineName = Literal["torch", "onnxruntime", "openvino"]
 ENGINES: tuple[EngineName, ...] = get_args(EngineName)
-_EXTRA = {"onnx": "onnx", "onnxruntime": "onnx", "onnxscript": "onnx", "openvino": "openvino"}
 
 
 class OnnxRuntimeEngine(nn.Module):
@@ -94,18 +93,3 @@ def example_input(preprocessing: Preprocessing) -> Tensor:
     """One normalised noise picture of the network's size, always the same: float32 (1, 3, size, size)."""
     size = preprocessing.size
     return torch.randn(1, RGB, size, size, generator=torch.Generator().manual_seed(0))
-
-
-def require(package: str) -> Any:
-    """An optional package.
-
-    Raises:
-        UserError: it is not installed, or cannot be loaded.
-    """
-    try:
-        return importlib.import_module(package)
-    except ImportError as error:
-        extra = _EXTRA[package]
-        raise UserError(
-            f"{package} cannot be loaded ({error}): install it with pip install 'isic-smp[{extra}]'"
-        ) from None

@@ -10,8 +10,9 @@ from torch import Tensor, nn
 
 from isic_smp.errors import UserError
 from isic_smp.inference.conversion import FACTS, SECTION, preprocessing_of
-from isic_smp.inference.engines import OnnxRuntimeEngine, OpenVinoEngine, require
+from isic_smp.inference.engines import OnnxRuntimeEngine, OpenVinoEngine
 from isic_smp.inference.expected_iou import FITTED, ExpectedIoU
+from isic_smp.inference.extras import require
 from isic_smp.inference.preprocessing import Preprocessing
 from isic_smp.inference.program_file import refuse_pickles
 

@@ -6,11 +6,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from isic_smp.errors import UserError
-from isic_smp.inference.load import MODEL_FOLDER
 from isic_smp.store import one_line, prepare_store, without_password
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
+
+MODEL_FOLDER = "smp_model"
+"""Artifact folder of an MLflow run that holds the files of a saved model folder (`inference.load`)."""
 
 RUN = re.compile(r"(?:runs:/)?(?P<run_id>[0-9a-f]{32})/?")
 RUN_PATH = re.compile(rf"runs:/(?P<run_id>[^/]+)(?:/(?:model|{MODEL_FOLDER}))?/?")

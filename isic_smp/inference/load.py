@@ -30,10 +30,8 @@ from isic_smp.models.shipped import shipped_folder
 CONFIG, WEIGHTS, BUNDLE = "config.json", "model.safetensors", "isic_smp.json"
 FORMAT = 1
 
-MODEL_FOLDER = "smp_model"
-"""Artifact folder of an MLflow run that holds the saved model folder's files."""
 OUTPUT_FOLDER = "model"
-"""The same in a run's --output-dir."""
+"""The folder in a run's --output-dir."""
 
 SPEC_HELP = (
     f"{SHIPPED} (the model that comes with the package), a saved model folder, a run's --output-dir, a run id, runs:/ID, "

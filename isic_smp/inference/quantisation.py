@@ -14,7 +14,7 @@ import numpy as np
 from isic_smp.data.images import read_image
 from isic_smp.data.resize import resize_image
 from isic_smp.inference.conversion import INPUT
-from isic_smp.inference.engines import require
+from isic_smp.inference.extras import require
 from isic_smp.inference.preprocessing import Preprocessing
 
 if TYPE_CHECKING:

@@ -11,21 +11,23 @@ from typing import TYPE_CHECKING
 
 from torch import nn
 
-from isic_smp.inference.load import BUNDLE, MODEL_FOLDER
+from isic_smp.inference.from_mlflow import MODEL_FOLDER
+from isic_smp.inference.load import BUNDLE
 from isic_smp.inference.preprocessing import Preprocessing
 from isic_smp.tracking.journal import Entry, Journal
 from isic_smp.tracking.mlflow_model import save_mlflow_model
-from isic_smp.tracking.run_log import RunLog
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
     from mlflow.entities import LoggedModel
 
+    from isic_smp.tracking.run_log import RunLog
+
 MODEL_NAME = "model"
 
 
 def log_segmentation_model(
-    run_log: RunLog, model: nn.Module, preprocessing: Preprocessing, model_folder: Path
+    run_log: "RunLog", model: nn.Module, preprocessing: Preprocessing, model_folder: Path
 ) -> None:
     """Export `model` and log it, and its saved folder, with the run.
 

@@ -11,7 +11,8 @@ from torch import nn
 
 import isic_smp
 from isic_smp.errors import UserError
-from isic_smp.inference.load import MODEL_FOLDER, load, load_bundle, save_bundle
+from isic_smp.inference.from_mlflow import MODEL_FOLDER
+from isic_smp.inference.load import load, load_bundle, save_bundle
 
 ENCODER = "trunc-mobilenetv3_small_050-s1"
 INFO = {"recipe": {"lr": 0.001}, "data": {"fingerprint": "abc"}, "test": {"dice_per_image_own": 0.9}}

@@ -14,7 +14,8 @@ import torch
 
 from isic_smp import registry as command
 from isic_smp.errors import UserError
-from isic_smp.inference.load import MODEL_FOLDER, load, save_bundle
+from isic_smp.inference.from_mlflow import MODEL_FOLDER
+from isic_smp.inference.load import load, save_bundle
 from isic_smp.inference.predictor import Predictor
 from isic_smp.inference.preprocessing import Preprocessing
 from isic_smp.tracking.mlflow_model import save_mlflow_model
