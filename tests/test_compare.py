@@ -205,6 +205,14 @@ def test_models_that_have_changed_since_are_found_out(place, here, capsys):
     assert "The saved model of frozen does not give its recorded scores any more" in capsys.readouterr().out
 
 
+def test_a_setting_that_an_older_release_did_not_know_is_no_difference(place, here, capsys):
+    edit(here / "frozen" / "model" / "isic_smp.json", lambda info: info["recipe"].pop("artefacts"))
+    run(place, "frozen", "tuned", "--no-log", "--images", "0")
+    printed = capsys.readouterr().out
+    assert "fine-tuned minus frozen" in printed
+    assert "artefacts" not in printed
+
+
 def test_effect_by_diagnosis_where_a_manifest_names_it(place, here, capsys):
     pictures = here / "pictures"
     shutil.copytree(place / "pictures", pictures)

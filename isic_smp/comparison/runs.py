@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from isic_smp.errors import UserError
+from isic_smp.training.recipe import completed
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -191,7 +192,7 @@ def _read(name: str, run_id: str | None, spec: str, *, table: Path, model: Path,
         name=name,
         run_id=run_id,
         model=spec,
-        recipe=info.get("recipe", {}),
+        recipe=completed(info["recipe"]) if info.get("recipe") else {},
         data=info.get("data", {}),
         ids=tuple(row[0] for row in rows),
         sizes=np.array([row[1:3] for row in rows], dtype=int),

@@ -29,7 +29,7 @@ class Recipe:
     """All that decides what is trained and how. Two equal recipes on the same data and machine give equal weights.
 
     A field's default is what was done before there was such a field, since checkpoints and studies of older releases
-    lack it (`differences`); what is done now stands in `PRESETS`.
+    lack it (`completed`); what is done now stands in `PRESETS`.
     """
 
     # --- the network
@@ -155,13 +155,17 @@ class Recipe:
         return dataclasses.replace(base or PRESETS["default"], **values)
 
 
+def completed(saved: Mapping[str, Any]) -> dict[str, Any]:
+    """The plain settings that some release saved; those that it did not know yet at their fields' defaults."""
+    return Recipe().to_dict() | dict(saved)
+
+
 def differences(saved: Mapping[str, Any], recipe: Recipe) -> list[tuple[str, Any, Any]]:
     """(setting, value there, value here) for each setting in which `recipe` is not the one that some release saved.
 
-    A setting that the other release did not know yet had its field's default there; one that this release does not
-    know is "no such setting" here.
+    One that this release does not know is "no such setting" here.
     """
-    there, here = Recipe().to_dict() | dict(saved), recipe.to_dict()
+    there, here = completed(saved), recipe.to_dict()
     return [
         (name, value, here.get(name, "no such setting"))
         for name, value in sorted(there.items())
