@@ -8,7 +8,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from isic_smp.errors import UserError
 from isic_smp.sweeping.database import lock
-from isic_smp.sweeping.queue import REASON, complete, ended, is_over, queued, requeue_lost
+from isic_smp.sweeping.queue import REASON, complete, ended, first_number, is_over, queued, requeue_lost
 from isic_smp.sweeping.storage import QueueEmpty
 from isic_smp.sweeping.trial import say as short
 
@@ -71,9 +71,10 @@ def work(
             # with a plain ValueError. Those of the objective are caught by `optimize`.
             if isinstance(error, ValueError) and not str(error).startswith("Cannot tell"):
                 raise
-        if len(reasons) >= MOST_FAILURES and len(set(reasons)) == 1:
+        last = reasons[-MOST_FAILURES:]
+        if len(last) == MOST_FAILURES and len(set(last)) == 1:
             raise UserError(
-                f"{len(reasons)} trials in a row failed: {reasons[0]}; mend that and give the same command "
+                f"{len(last)} trials in a row failed: {last[0]}; mend that and give the same command "
                 "again, the other trials still wait"
             )
 
@@ -89,4 +90,4 @@ def line(study: optuna.Study, trial: FrozenTrial) -> str:
     values = [t.user_attrs.get("val_iou", t.values[0]) for t in complete(over)]
     best = f", best {max(values):.4f}" if values else ""
     seconds = f", {(trial.duration.total_seconds() if trial.duration else 0):.0f} s"
-    return f"[{len(over)}/{len(queued(study))}] trial {trial.number} {words}: {found}{best}{seconds}"
+    return f"[{len(over)}/{len(queued(study))}] trial {first_number(trial)} {words}: {found}{best}{seconds}"
