@@ -60,7 +60,7 @@ def plan(options: SearchOptions) -> Plan:
             "ema",
             "skip_connections",
         )
-        + ("encoder_depth", "decoder_depth", "decoder_channels"),
+        + ("encoder_depth", "decoder_depth", "decoder_channels", "decoder_width"),
     )
     if options.objectives[:1] != ("val_iou",) or len(set(options.objectives)) < len(options.objectives):
         raise UserError(f"--objectives must be val_iou or val_iou gmacs, got {' '.join(options.objectives)}")

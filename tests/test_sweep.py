@@ -52,6 +52,7 @@ def test_a_dry_run_lists_the_grid_and_makes_nothing(tmp_path):
         ),
         ("search", ["--trials", "0"], "--trials must be at least 1"),
         ("search", ["--objectives", "gmacs"], "--objectives must be"),
+        ("search", ["--decoder-width", "0.5"], "cannot set decoder_width"),
         ("decoder_depth", ["--workers", "0"], "--workers must be at least 1"),
     ],
 )
