@@ -16,6 +16,7 @@ from torch import Tensor
 
 from isic_smp.data.augment import Augmenter
 from isic_smp.data.cache import PixelCache
+from isic_smp.errors import UserError
 from isic_smp.models.normalise import normalise
 from isic_smp.training.distributed import Ranks
 from isic_smp.training.parts import part
@@ -58,13 +59,22 @@ class Batches(Protocol):
 
 
 class Order:
-    """Which samples each step takes."""
+    """Which samples each step takes.
+
+    Raises:
+        UserError: there are more ranks than samples in a step.
+    """
 
     def __init__(
         self, count: int, batch_size: int, *, shuffle: bool, seed: int = 0, ranks: Ranks | None = None
     ) -> None:
         self.count, self.batch_size, self.shuffle, self.seed = count, batch_size, shuffle, seed
         self.ranks = ranks or Ranks()
+        if min(count, batch_size) < self.ranks.world:
+            raise UserError(
+                f"{self.ranks.world} processes share {count} images in batches of {batch_size}: each needs one a "
+                "step; start fewer processes, or raise --batch-size"
+            )
         rest = count % batch_size
         # BatchNorm cannot train on a single sample, and each rank needs one: a smaller last batch is left out.
         drop = shuffle and 0 < rest < max(2, self.ranks.world) and count > batch_size

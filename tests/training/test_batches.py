@@ -4,6 +4,7 @@ import time
 import numpy as np
 import pytest
 
+from isic_smp.errors import UserError
 from isic_smp.training.batches import Order, prefetch
 from isic_smp.training.distributed import Ranks
 
@@ -41,6 +42,12 @@ def test_ranks_share_each_batch_and_their_weights_make_its_mean(count):
         values = np.random.default_rng(0).normal(size=count)
         mean = np.mean([share * values[samples].mean() for samples, share in split])
         assert mean == pytest.approx(values[whole].mean())
+
+
+@pytest.mark.parametrize(("count", "batch_size"), [(64, 2), (2, 32)])
+def test_more_processes_than_images_a_step_are_refused(count, batch_size):
+    with pytest.raises(UserError, match=f"3 processes share {count} images in batches of {batch_size}"):
+        Order(count, batch_size, shuffle=True, ranks=Ranks(1, 3))
 
 
 def test_prefetch_keeps_order_raises_the_maker_s_error_and_leaves_no_thread():
