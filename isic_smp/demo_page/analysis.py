@@ -34,7 +34,7 @@ class Drawing:
 
 
 def analyse(image: np.ndarray, predictor: Predictor) -> np.ndarray:
-    """Lesion probabilities at the network's size.
+    """Lesion probabilities at the network's size, of every piece: which is the largest depends on the threshold.
 
     Args:
         image: uint8 (H, W, 3), RGB.
@@ -44,14 +44,14 @@ def analyse(image: np.ndarray, predictor: Predictor) -> np.ndarray:
         float32 (size, size), 0 to 1.
     """
     small = resize_image(image, predictor.preprocessing.size)[None]
-    return predictor.probabilities(small)[0].cpu().numpy()
+    return predictor.logits(small).sigmoid()[0, 0].cpu().numpy()
 
 
 def draw(probabilities: np.ndarray, height_width: tuple[int, int], *, threshold: float) -> Drawing:
     """The lesion at a threshold; the mask is what `Predictor.predict` gives there, pixel for pixel.
 
     Args:
-        probabilities: float32 (size, size), 0 to 1, of `analyse`.
+        probabilities: float32 (size, size), 0 to 1: of `analyse`, the largest piece alone where the model keeps no other.
         height_width: the image's own size in pixels.
         threshold: a pixel is lesion where its probability is above this.
     """
