@@ -26,6 +26,7 @@ from isic_smp.training.device import resolve_precision
 from isic_smp.training.distributed import Ranks
 from isic_smp.training.feature_bank import (
     BankBatches,
+    FeatureBank,
     FromFeatures,
     Unbankable,
     bank_views,
@@ -269,17 +270,32 @@ def _statistics(
 def _banked(
     recipe: Recipe, model: UpConvNet, pixels: PixelCache, order: Order, *, views: int, place: Place
 ) -> BankBatches:
-    bank = main_first(
-        place.ranks,
-        lambda: open_feature_bank(
-            model,
-            pixels,
-            views=views,
-            cache_dir=place.cache_dir,
-            device=place.device,
-            precision=resolve_precision(recipe.precision, place.device),
-        ),
-    )
+    """The batches of a bank that every rank has.
+
+    Raises:
+        Unbankable: on all ranks, where one of them has no room for it.
+    """
+
+    def opened() -> FeatureBank | Unbankable:
+        try:
+            return open_feature_bank(
+                model,
+                pixels,
+                views=views,
+                cache_dir=place.cache_dir,
+                device=place.device,
+                precision=resolve_precision(recipe.precision, place.device),
+            )
+        except Unbankable as reason:
+            return reason
+
+    bank = main_first(place.ranks, opened)
+    # Ranks of which some go on without a bank would wait for each other in different places.
+    lacking = int(place.ranks.sum(torch.tensor(int(isinstance(bank, Unbankable)))))
+    if isinstance(bank, Unbankable):
+        raise bank
+    if lacking:
+        raise Unbankable("another process has no room for it")
     return BankBatches(bank, pixels, order)
 
 
