@@ -6,7 +6,6 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-
 TOGETHER = 32
 """Pictures in the networks at once, however many there are."""
 

@@ -138,9 +138,7 @@ def _patience_over(result: Fit, recipe: Recipe) -> bool:
     )
 
 
-def _check_same(
-    state: dict[str, Any], recipe: Recipe, fingerprint: str, *, checkpoints: Checkpoints
-) -> None:
+def _check_same(state: dict[str, Any], recipe: Recipe, fingerprint: str, *, checkpoints: Checkpoints) -> None:
     if lacking := sorted(_STATE - state.keys()):
         raise UserError(f"{checkpoints.last} lacks {', '.join(lacking)}; delete the file to start afresh")
     if state["fingerprint"] != fingerprint:
