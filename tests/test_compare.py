@@ -15,11 +15,6 @@ from PIL import Image
 
 import isic_smp
 from isic_smp import compare
-from isic_smp.assessment.subgroups import size_thirds
-from isic_smp.comparison.cases import pick_cases
-from isic_smp.comparison.effects import compare_groups
-from isic_smp.comparison.groups import Group, group_runs
-from isic_smp.comparison.runs import ScoredRun, check_comparable
 from isic_smp.errors import UserError
 
 
@@ -75,29 +70,6 @@ def edit(file: Path, change) -> None:
 def scores_of(folder: Path, column: str = "dice_own") -> np.ndarray:
     with (folder / "test_scores.csv").open() as file:
         return np.array([float(row[column]) for row in csv.DictReader(file)])
-
-
-def some_run(name="run", scores=(0.5, 0.6, 0.7), **changes) -> ScoredRun:
-    n = len(scores)
-    recipe = {"freeze": False, "freeze_epochs": 0, "lr": 0.1, "size": 32, "seed": 0}
-    values = {
-        "name": name,
-        "run_id": None,
-        "model": name,
-        "recipe": recipe | changes.pop("recipe", {}),
-        "data": {"name": "isic2016", "fingerprint": "f" * 64, "description": "isic2016: …"},
-        "ids": tuple(f"ISIC_{i:07}" for i in range(n)),
-        "sizes": np.full((n, 2), 48),
-        "lesion_area": np.linspace(0.1, 0.5, n),
-        "scores": np.array(scores, dtype=float),
-    }
-    return ScoredRun(**(values | changes))
-
-
-def compared(*scores, recipes=None):
-    recipes = recipes or [{"freeze": True}] + [{"lr": 0.1 * n} for n in range(1, len(scores))]
-    runs = [some_run(f"run{n}", s, recipe=r) for n, (s, r) in enumerate(zip(scores, recipes, strict=True))]
-    return compare_groups(group_runs(runs), metric="dice")
 
 
 # --- from the command line to the report and MLflow
@@ -233,31 +205,6 @@ def test_effect_by_diagnosis_where_a_manifest_names_it(place, here, capsys):
 
 
 @pytest.mark.parametrize(
-    ("changes", "message"),
-    [
-        ({"data": {"fingerprint": "0" * 64}}, "a with b: they worked on different data"),
-        (
-            {"ids": ("ISIC_0000000", "ISIC_0000001", "ISIC_0000009")},
-            "2 images were scored in only one of them",
-        ),
-        (
-            {"sizes": np.array([[48, 48], [48, 64], [48, 48]])},
-            "ISIC_0000001 was scored at 48 × 48 .* 48 × 64",
-        ),
-        ({"recipe": {"size": 64}}, "their networks see pictures of 32 and 64 pixels; .* --any-size"),
-    ],
-)
-def test_what_does_not_stand_side_by_side_is_refused(changes, message):
-    with pytest.raises(UserError, match=message):
-        check_comparable([some_run("a"), some_run("b", **changes)])
-    check_comparable([some_run("a"), some_run("b", recipe={"lr": 0.3})])
-
-
-def test_networks_of_other_sizes_where_that_is_the_question():
-    check_comparable([some_run("a"), some_run("b", recipe={"size": 64})], any_size=True)
-
-
-@pytest.mark.parametrize(
     ("words", "message"),
     [
         (["frozen"], "need at least two runs to compare, got 1"),
@@ -316,129 +263,3 @@ def test_help_and_errors_come_without_heavy_imports():
     assert done.returncode == 0, done.stderr
     assert "need at least two runs to compare, got 1" in done.stdout
     assert "--split {test,validation}" in done.stdout
-
-
-# --- groups
-
-
-def seeds(name, count, **recipe):
-    return [some_run(f"{name}{n}", recipe={**recipe, "seed": n}) for n in range(count)]
-
-
-def test_runs_that_differ_only_in_the_seed_are_one_group():
-    frozen, tuned = seeds("f", 3, freeze=True), seeds("t", 2)
-    groups = group_runs([frozen[0], tuned[0], frozen[1], tuned[1], frozen[2]])
-    assert [(g.label, [r.name for r in g.runs]) for g in groups] == [
-        ("frozen", ["f0", "f1", "f2"]),
-        ("fine-tuned", ["t0", "t1"]),
-    ]
-    assert groups[0].scores.shape == (3, 3)
-
-
-def test_two_seeds_of_one_recipe_are_compared_with_each_other():
-    assert [g.label for g in group_runs(seeds("run", 2))] == ["run0", "run1"]
-    assert [len(g.runs) for g in group_runs([*seeds("f", 2, freeze=True), *seeds("t", 2)], each=True)] == [
-        1
-    ] * 4
-
-
-@pytest.mark.parametrize(
-    ("recipes", "labels"),
-    [
-        ([{"freeze": True}, {"freeze_epochs": 5}, {}], ["frozen", "gradual", "fine-tuned"]),
-        ([{}, {"freeze_epochs": 5}], ["fine-tuned", "freeze_epochs 5"]),
-        ([{"decoder_depth": None}, {"decoder_depth": 2}], ["decoder_depth default", "decoder_depth 2"]),
-        ([{"freeze": True, "lr": 1}, {"lr": 2}], ["frozen, lr 1", "fine-tuned, lr 2"]),
-        ([{"encoder_weights": "a/x.safetensors"}, {"encoder_weights": "none"}],
-         ["encoder_weights x", "encoder_weights none"]),
-        ([dict.fromkeys("abcd", 1), dict.fromkeys("abcd", 2)], ["run0", "run1"]),
-    ],
-)  # fmt: skip
-def test_labels_say_what_differs(recipes, labels):
-    runs = [some_run(f"run{n}", recipe=recipe) for n, recipe in enumerate(recipes)]
-    assert [group.label for group in group_runs(runs)] == labels
-
-
-# --- effects and the answer
-
-
-def noise(seed, mean=0.0):
-    return np.random.default_rng(seed).normal(mean, 0.01, 60)
-
-
-BASE = np.random.default_rng(0).uniform(0.6, 0.9, 60)
-HIGHER = BASE + noise(1, mean=0.02)
-
-
-def test_the_answer_names_the_better_one_whatever_the_order():
-    [one], [other] = compared(BASE, HIGHER), compared(HIGHER, BASE)
-    gain = f"{(HIGHER - BASE).mean():.4f} Dice (95 % interval 0.01"
-    assert one.answer().startswith(f"fine-tuned is better than frozen by {gain}")
-    assert other.answer().startswith(f"frozen is better than fine-tuned by {gain}")
-    assert one.answer().endswith(") on 60 images; Wilcoxon p < 0.0001.")
-
-
-def test_no_difference_is_said_to_be_none():
-    [same] = compared(BASE, BASE + noise(2))
-    assert same.answer().startswith("No difference between fine-tuned and frozen can be shown: ")
-
-
-def test_a_mean_carried_by_a_few_images_is_said_to_be():
-    few = np.arange(60) % 6 == 0
-    [found] = compared(BASE, BASE + np.where(few, 0.3, noise(3, mean=-0.004)))
-    assert "; that is the mean, and the bulk of the images does not confirm it (" in found.answer()
-    [found] = compared(BASE, BASE + np.where(few, 0.3, -0.002))
-    assert found.answer().startswith("fine-tuned is better than frozen by 0.0483")
-    assert "; that is the mean, and the bulk of the images points the other way (" in found.answer()
-
-
-def test_a_shift_that_the_mean_does_not_show_is_named():
-    [found] = compared(BASE, BASE + np.where(np.arange(60) == 0, -1.2, 0.01))
-    assert found.answer().startswith("No difference")
-    assert "though, a shift is seen (Wilcoxon p < 0.0001)." in found.answer()
-
-
-def test_several_comparisons_are_corrected():
-    found = compared(BASE, HIGHER, BASE + noise(4, mean=0.003))
-    raw = [c.overall.p_value for c in found]
-    assert found[0].p_holm == pytest.approx(2 * raw[0])
-    assert found[1].p_holm == raw[1]
-    assert "after Holm's correction" in found[0].answer()
-
-
-def test_seeds_widen_the_interval():
-    frozen = [
-        some_run(f"f{n}", BASE + shift, recipe={"freeze": True, "seed": n})
-        for n, shift in enumerate((-0.05, 0, 0.05))
-    ]
-    tuned = [some_run(f"t{n}", HIGHER, recipe={"seed": n}) for n in range(3)]
-    [found] = compare_groups(group_runs([*frozen, *tuned]), metric="dice")
-    assert found.overall.ci_low < 0 < found.overall.images_ci_low
-    assert found.answer().startswith("No difference")
-
-
-def test_thirds_hold_equally_many_lesions():
-    thirds = size_thirds(np.array([0.5, 0.012, 0.3, 0.31, 0.02, 0.7]))
-    assert list(thirds) == [
-        "small lesions, 1.2–2 % of the image",
-        "medium lesions, 30–31 % of the image",
-        "large lesions, 50–70 % of the image",
-    ]
-    assert [mask.sum() for mask in thirds.values()] == [2, 2, 2]
-
-
-def test_cases_are_the_largest_gains_then_the_largest_losses_of_the_typical_seed():
-    a = Group("a", (some_run("a0", [0.5] * 5),))
-    b = Group(
-        "b",
-        tuple(some_run(f"b{n}", scores) for n, scores in enumerate(
-            ([0.9, 0.6, 0.5, 0.4, 0.0], [0.1, 0.6, 0.5, 0.4, 0.2], [0.6, 0.6, 0.5, 0.4, 0.1])
-        )),
-    )  # fmt: skip
-    [found] = compare_groups([a, b], metric="dice")
-    assert [(c.index, c.runs[1].name) for c in pick_cases(found, 2)] == [
-        (1, "b0"),
-        (0, "b2"),
-        (4, "b2"),
-        (3, "b0"),
-    ]

@@ -1,6 +1,6 @@
 import numpy as np
 
-from isic_smp.assessment.subgroups import by_border, by_diagnosis, score_groups, worst_group
+from isic_smp.assessment.subgroups import by_border, by_diagnosis, score_groups, size_thirds, worst_group
 
 
 def test_groups_are_scored_with_their_count_and_the_worst_is_named():
@@ -32,3 +32,13 @@ def test_border_groups_part_all_images():
     reaches, inside = by_border(np.array([True, False])).values()
     assert (reaches ^ inside).all()
     assert reaches.tolist() == [True, False]
+
+
+def test_thirds_hold_equally_many_lesions():
+    thirds = size_thirds(np.array([0.5, 0.012, 0.3, 0.31, 0.02, 0.7]))
+    assert list(thirds) == [
+        "small lesions, 1.2–2 % of the image",
+        "medium lesions, 30–31 % of the image",
+        "large lesions, 50–70 % of the image",
+    ]
+    assert [mask.sum() for mask in thirds.values()] == [2, 2, 2]
