@@ -64,6 +64,8 @@ def _interrupt(*_: object) -> None:
 def command(main: Callable[[], int | None], *, prog: str) -> None:
     """Run a command's `main` and exit: 0, 2 with one line for bad input or a disk that refuses, 130 when interrupted."""
     quiet_libraries()
+    if isinstance(sys.stdout, io.TextIOWrapper):  # a file's name may be bytes that are no text
+        sys.stdout.reconfigure(errors="backslashreplace")
     try:
         code = main() or 0
     except UserError as error:

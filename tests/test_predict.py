@@ -196,6 +196,15 @@ def test_goes_on_where_it_was_left_and_repeats_what_changed_or_went_missing(imag
     assert len(rows(out)) == 5
 
 
+def test_a_name_that_is_no_text_is_written_as_it_is(model, tmp_path):
+    (tmp_path / "in").mkdir()
+    Image.fromarray(noise(40, 50)).save(tmp_path / "in" / os.fsdecode(b"a\xff.png"))
+    out = tmp_path / "out"
+    assert run(tmp_path / "in", "--model", model, "--out", out) == 0
+    assert files(out / "masks") == [os.fsdecode(b"a\xff_Segmentation.png")]
+    assert b"\na\xff," in (out / "predictions.csv").read_bytes()
+
+
 def test_images_of_one_name_get_a_mask_each_also_in_a_second_call(model, tmp_path, capsys):
     for folder in ("left", "right", "third"):
         (tmp_path / folder).mkdir()

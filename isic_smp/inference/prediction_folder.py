@@ -182,7 +182,8 @@ class PredictionFolder:
 
     def _write_csv(self, name: str, columns: list[str], rows: list[tuple]) -> None:
         partial = self.folder / f".{name}.{os.getpid()}.part"
-        with partial.open("w", newline="", encoding="utf-8") as file:
+        # A file's name may be bytes that are no UTF-8: they are written as they are.
+        with partial.open("w", newline="", encoding="utf-8", errors="surrogateescape") as file:
             writer = csv.writer(file, lineterminator="\n")
             writer.writerow(columns)
             writer.writerows(rows)
