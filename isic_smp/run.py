@@ -44,7 +44,7 @@ class Options:
     output_dir: Path | None = None
     """Checkpoints, final weights and pictures of this run. Default: a new folder under ./runs."""
     resume: bool = False
-    """Go on from the checkpoint in --output-dir, or start afresh where there is none."""
+    """Go on from the checkpoint in --output-dir, which must be given, or start afresh where there is none."""
     cache_dir: Path | None = None
     """Decoded pixels and banked features. Default: ISIC_SMP_CACHE, else the user's cache folder."""
     experiment: str | None = None
@@ -83,6 +83,8 @@ def main() -> None:
         from isic_smp.tracking.registry import check_name
 
         check_name(options.register)
+    if options.resume and options.output_dir is None:
+        raise UserError("--resume needs the --output-dir of the run to go on with")
     from isic_smp.experiment import Setup, run_experiment
 
     result = run_experiment(

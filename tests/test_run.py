@@ -256,6 +256,7 @@ def test_two_processes_are_one_run_with_the_metrics_of_the_whole_set(client, pla
         (["--epochs", "three"], "'three'"),
         (["--epochs", "0", "--lr", "-1"], "epochs must be at least 1, got 0; lr must be above 0"),
         (["--recipe", "nix"], "no recipe 'nix'"),
+        (["--resume"], "--resume needs the --output-dir"),
         (["--data-dir", "nowhere"], "nowhere"),
         (["--device", "quantum"], "unknown device 'quantum'"),
         (["--device", "cuda"], "use --device cpu"),
