@@ -43,7 +43,7 @@ class Options:
     """What is exported and where to."""
 
     model: tyro.conf.Positional[str]
-    """A run's --output-dir, a model folder, a run id, runs:/ID, models:/NAME@ALIAS or models:/NAME/3."""
+    """isic2016 (the model that comes with the package), a run's --output-dir, a model folder, a run id, runs:/ID, models:/NAME@ALIAS or models:/NAME/3."""
     format: Literal["onnx", "torch-export", "torchscript", "openvino"] = "onnx"
     """onnx and openvino need an extra: pip install 'isic-smp[onnx]' or 'isic-smp[openvino]'."""
     out: Path | None = None

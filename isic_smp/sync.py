@@ -14,6 +14,8 @@ import tyro
 
 from isic_smp.cli import command, parse
 
+PROG = "python -m isic_smp.sync"
+
 
 @dataclass(frozen=True)
 class Options:
@@ -27,7 +29,7 @@ class Options:
 
 def main() -> int:
     """Send the journals one after the other; 1 where something is left."""
-    options = parse(Options, prog="isic_smp.sync", description=__doc__ or "")
+    options = parse(Options, prog=PROG, description=str(__doc__))
     from isic_smp.tracking.sync import find_journals, sync_journal
 
     left = 0
@@ -42,4 +44,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    command(main, prog="isic_smp.sync")
+    command(main, prog=PROG)
