@@ -117,7 +117,7 @@ def fit(
     else:
         result.kept_epoch = len(result.history) - 1
         if trainer.average is not None:
-            trainer.weights_to_keep().__enter__()
+            trainer.weights_to_keep().__enter__()  # and never left again
     model.eval()
     return result
 
