@@ -180,7 +180,12 @@ class ExperimentLog:
         self.log.finish()
 
     def fail(self, error: BaseException) -> None:
-        """End the run as killed (interrupted, or stopped on purpose) or failed, with the reason as a tag."""
+        """End the run as killed (interrupted, or stopped on purpose) or failed, with the reason as a tag.
+
+        What goes wrong after the run's end changes nothing in it.
+        """
+        if self.log.is_over:
+            return
         reason = " ".join(str(error).split()) or type(error).__name__
         self.log.set_tags({"stopped_by": f"{type(error).__name__}: {reason}"[:500]})
         self.log.finish("KILLED" if isinstance(error, KeyboardInterrupt | Stopped) else "FAILED")

@@ -264,6 +264,11 @@ class RunLog:
             )
         return arrived
 
+    @property
+    def is_over(self) -> bool:
+        """The journal is closed: nothing can be logged any more."""
+        return self._arrived is not None
+
     def abandon(self) -> None:
         """Let go of the journal without ending the run, as where the disk is full: it can be resumed."""
         self._arrived = False

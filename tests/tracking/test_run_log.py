@@ -6,11 +6,13 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
 from isic_smp.errors import UserError
+from isic_smp.tracking.experiment_log import ExperimentLog
 from isic_smp.tracking.journal import Journal
 from isic_smp.tracking.run_log import RunLog
 from isic_smp.tracking.sending import send_pending
@@ -197,6 +199,17 @@ def test_an_entry_that_mlflow_refuses_does_not_hold_up_the_rest(start, client):
     assert run.data.params["lr"] == "0.1" and run.data.metrics["val/dice"] == 0.5
     [refused] = map(json.loads, (log.journal.folder / "refused.jsonl").read_text().splitlines())
     assert refused["values"] == {"lr": "0.2"}
+
+
+def test_an_error_after_the_end_leaves_the_ended_run_alone(start, client, tmp_path):
+    log = start()
+    log.finish()
+    (tmp_path / "another").write_bytes(b"")
+    with (tmp_path / "another").open("ab") as another:  # takes the number of the journal's closed file
+        ExperimentLog.fail(SimpleNamespace(log=log), KeyboardInterrupt("late"))
+        assert another.tell() == 0
+    run = client.get_run(log.run_id)
+    assert run.info.status == "FINISHED" and "stopped_by" not in run.data.tags
 
 
 def test_a_server_that_is_away_costs_nothing_and_gets_all_later(client, store, tmp_path, caplog):
