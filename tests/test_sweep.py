@@ -53,10 +53,12 @@ def test_a_dry_run_lists_the_grid_and_makes_nothing(tmp_path):
         ("search", ["--trials", "0"], "--trials must be at least 1"),
         ("search", ["--objectives", "gmacs"], "--objectives must be"),
         ("search", ["--decoder-width", "0.5"], "cannot set decoder_width"),
+        ("freeze_vs_finetune", ["--recipe", "mine.yaml"], "cannot set freeze:"),
         ("decoder_depth", ["--workers", "0"], "--workers must be at least 1"),
     ],
 )
 def test_impossible_options_are_one_line(tmp_path, name, words, said):
+    (tmp_path / "mine.yaml").write_text("freeze: true\n", encoding="utf-8")
     done = sweep(name, *words, cwd=tmp_path)
     assert done.returncode == 2
     assert said in done.stderr and len(done.stderr.strip().splitlines()) == 1

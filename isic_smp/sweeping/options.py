@@ -10,7 +10,7 @@ import tyro
 
 from isic_smp import cli
 from isic_smp.errors import UserError
-from isic_smp.training.recipe import PRESETS, Recipe, load_recipe
+from isic_smp.training.recipe import PRESETS, Recipe, base_preset, load_recipe
 
 STORAGE_VARIABLE = "ISIC_SMP_STORAGE"
 
@@ -82,8 +82,8 @@ def parse(kind: type[T], *, prog: str, description: str) -> T:
 
 
 def preset(options: Options) -> Recipe:
-    """What `--recipe` names, without the command line's changes."""
-    return load_recipe(options.recipe)
+    """The preset that the settings build on, without a file's changes and the command line's."""
+    return base_preset(options.recipe)
 
 
 def study_folder(options: Options, name: str) -> Path:

@@ -79,7 +79,12 @@ def seeds(count: int, recipe: Recipe) -> tuple[int, ...]:
 
 
 def check_not_varied(recipe: Recipe, default: Recipe, varied: Sequence[str]) -> None:
-    """Refuse an override of what the sweep itself varies.
+    """Refuse a change, by an option or a file of settings, of what the sweep itself varies.
+
+    Args:
+        recipe: all settings.
+        default: the preset that they build on.
+        varied: names of the settings that the sweep varies.
 
     Raises:
         UserError: naming the settings.

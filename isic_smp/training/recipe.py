@@ -179,8 +179,22 @@ def load_recipe(name_or_file: str) -> Recipe:
     Raises:
         UserError: no such preset or file, or a file that does not hold settings.
     """
+    base, settings = _preset_and_settings(name_or_file)
+    return Recipe.from_dict(settings, base)
+
+
+def base_preset(name_or_file: str) -> Recipe:
+    """The preset that `load_recipe` starts from: itself, or the one that the file builds on.
+
+    Raises:
+        UserError: as of `load_recipe`.
+    """
+    return _preset_and_settings(name_or_file)[0]
+
+
+def _preset_and_settings(name_or_file: str) -> tuple[Recipe, dict[Any, Any]]:
     if name_or_file in PRESETS:
-        return PRESETS[name_or_file]
+        return PRESETS[name_or_file], {}
     path = Path(name_or_file)
     if path.suffix.lower() not in {".yaml", ".yml"} or not path.is_file():
         raise UserError(
@@ -192,7 +206,7 @@ def load_recipe(name_or_file: str) -> Recipe:
     base = settings.pop("recipe", "default")
     if not isinstance(base, str) or base not in PRESETS:
         raise UserError(f"the recipe {path} builds on {brief(base)}: expected one of {', '.join(PRESETS)}")
-    return Recipe.from_dict(settings, PRESETS[base])
+    return PRESETS[base], settings
 
 
 _DEFAULT = Recipe(
