@@ -3,6 +3,7 @@
 import contextlib
 import hashlib
 import logging
+import sqlite3
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -30,6 +31,9 @@ SOON = 5.0
 
 HOPELESS = ("28", "3D", "42501")
 """How PostgreSQL's SQLSTATEs begin that time does not mend: user or password, no such database, no right."""
+
+DAMAGED = (sqlite3.SQLITE_ERROR, sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
+"""SQLite's codes that time does not mend: no such table or column, a damaged file, no database."""
 
 
 def patiently(
@@ -140,6 +144,8 @@ def _take(engine: Engine, key: int) -> Connection:
 def _is_hopeless(error: BaseException) -> bool:
     inner = _innermost(error)
     words = inner.args[0] if inner.args else None
+    if getattr(inner, "sqlite_errorcode", None) in DAMAGED:
+        return True
     state = words.get("C") if isinstance(words, dict) else getattr(inner, "sqlstate", None)
     return str(state or "").startswith(HOPELESS)
 

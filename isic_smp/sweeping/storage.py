@@ -25,6 +25,7 @@ from sqlalchemy.orm import Session
 from isic_smp.errors import UserError
 from isic_smp.store import without_password
 from isic_smp.sweeping.database import ERRORS, PATIENCE, brief, check_url, is_sqlite, lock, patiently
+from isic_smp.sweeping.study_file import check_study_file
 
 logger = logging.getLogger(__name__)
 
@@ -184,7 +185,8 @@ def open_storage(url: str, *, heartbeat: int) -> optuna.storages.BaseStorage:
             times as long is taken over by another worker.
 
     Raises:
-        UserError: another kind of URL, a missing driver, no such server or database, no right to write.
+        UserError: another kind of URL, a missing driver, no such server or database, no right to write, or a
+            file that holds no studies.
     """
     parts = check_url(url)
     options: dict[str, Any] = {"pool_pre_ping": True}
@@ -201,6 +203,8 @@ def open_storage(url: str, *, heartbeat: int) -> optuna.storages.BaseStorage:
         # Optuna makes its tables without a lock: of several that open an empty database all but one die.
         with lock(url, "tables"), warnings.catch_warnings():
             warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+            if is_sqlite(parts):
+                check_study_file(Path(str(parts.database)), patience=PATIENCE)
             return QueueStorage(
                 url, engine_kwargs=options, heartbeat_interval=heartbeat, grace_period=GRACE * heartbeat
             )

@@ -6,14 +6,13 @@ from typing import Any
 import optuna
 
 from isic_smp.errors import UserError
-from isic_smp.sweeping.database import lock
+from isic_smp.store import without_password
+from isic_smp.sweeping.database import ERRORS, brief, lock
 from isic_smp.sweeping.plan import DIRECTIONS, Plan
 from isic_smp.sweeping.queue import enqueue
 from isic_smp.sweeping.storage import open_storage
+from isic_smp.sweeping.study_contents import CELL, PLAN, UNREADABLE, check_contents, damaged
 from isic_smp.training.recipe import differences
-
-PLAN, CELL = "plan", "cell"
-"""User attributes: of the study, what it tries; of a trial, which cell of the plan it is."""
 
 
 def open_study(name: str, plan: Plan, *, url: str, heartbeat: int) -> optuna.Study:
@@ -26,20 +25,28 @@ def open_study(name: str, plan: Plan, *, url: str, heartbeat: int) -> optuna.Stu
         heartbeat: seconds between signs of life.
 
     Raises:
-        UserError: the storage cannot be used, or the study tries something else.
+        UserError: the storage cannot be used, or the study is damaged or tries something else.
     """
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning)
     storage = open_storage(url, heartbeat=heartbeat)
     with lock(url, name):
-        study = optuna.create_study(
-            study_name=name,
-            storage=storage,
-            directions=[DIRECTIONS[objective] for objective in plan.objectives],
-            sampler=plan.sampler(plan.base.seed),
-            pruner=plan.pruner,
-            load_if_exists=True,
-        )
+        try:
+            study = optuna.create_study(
+                study_name=name,
+                storage=storage,
+                directions=[DIRECTIONS[objective] for objective in plan.objectives],
+                sampler=plan.sampler(plan.base.seed),
+                pruner=plan.pruner,
+                load_if_exists=True,
+            )
+        except UNREADABLE as error:
+            raise damaged(name, error) from None
+        except ERRORS as error:
+            raise UserError(
+                f"cannot open the study {name} in {without_password(url)}: {brief(error)}; check --storage"
+            ) from None
+        check_contents(study)
         known = study.user_attrs.get(PLAN)
         if known is None:
             study.set_user_attr(PLAN, plan.identity())
