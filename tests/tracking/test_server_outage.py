@@ -1,5 +1,6 @@
 """A real `mlflow server`, killed in the middle of a run and started again."""
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -64,6 +65,34 @@ def server(store, tmp_path):
         kill(process)
 
 
+class Ballast:
+    """A file that takes all the room of a disk."""
+
+    def __init__(self, disk):
+        self.file = disk / "ballast"
+
+    def load(self):
+        with self.file.open("ab", buffering=0) as stream, pytest.raises(OSError, match="No space left"):
+            for size in (1 << 16, 1):  # then to the last byte
+                with contextlib.suppress(OSError):
+                    while True:
+                        stream.write(bytes(size))
+            stream.write(b"0")
+
+    def drop(self):
+        self.file.unlink()
+
+
+@pytest.fixture
+def on_small_disk(started_together, small_disk, tmp_path):
+    """A server whose store and artifacts are on a disk of 24 MB: its URI, the store's, the disk, what it says."""
+    disk, said, port = small_disk(24), tmp_path / "server.log", free_port()
+    store = new_store(started_together, disk)
+    process = start_server(port, store, disk / "artifacts", said)
+    yield f"http://127.0.0.1:{port}", store, disk, said
+    kill(process)
+
+
 @pytest.fixture(scope="module")
 def behind_proxy(started_together, tmp_path_factory):
     """A proxy before a server that answers, and the server's folder of artifacts."""
@@ -116,6 +145,50 @@ def test_nothing_is_lost_or_doubled_when_the_server_goes_away(server, tmp_path, 
     assert len(stored) == 12 and len(set(stored)) == 12
     run = client.get_run(log.run_id)
     assert run.info.status == "FINISHED" and run.data.params == {"a": "1"}
+
+
+def test_nothing_is_lost_or_doubled_when_the_servers_disk_is_full(on_small_disk, tmp_path):
+    """Full for two thirds of a run, under the server's database and its artifacts; then there is room again."""
+    from mlflow import MlflowClient
+
+    uri, store, disk, said = on_small_disk
+    log = RunLog.start(
+        experiment="full",
+        run_name="full",
+        params={"a": 1},
+        tags={},
+        journal=tmp_path / "journal",
+        tracking_uri=prepare_store(uri),
+    )
+    ballast, longest = Ballast(disk), 0.0
+    for epoch in range(1, 301):
+        if epoch == 100:
+            ballast.load()
+        began = time.monotonic()
+        log.log_metrics({"train/loss": 1 / epoch, "val/dice": epoch / 300}, step=epoch)
+        if epoch % 50 == 0:
+            log.log_image(picture(epoch % 256), "val/case_1", epoch)
+            log.log_dataset("shared", source="here", digest=f"{epoch:012d}", profile={}, context="train")
+        longest = max(longest, time.monotonic() - began)
+        time.sleep(0.02)
+    assert longest < 1, "the training thread waited for MLflow"
+    deadline = time.monotonic() + 60
+    while not any(words in said.read_text() for words in ("disk is full", "No space left", "disk I/O error")):
+        assert time.monotonic() < deadline, "the server never met its full disk"
+        time.sleep(0.1)
+    ballast.drop()
+    assert log.finish(timeout=120)
+    assert log.journal.count_refused() == 0
+
+    client = MlflowClient(store)
+    for key in ("train/loss", "val/dice"):
+        assert [m.step for m in client.get_metric_history(log.run_id, key)] == list(range(1, 301))
+    stored = {path.name: path for path in (disk / "artifacts").rglob("*+step+*")}
+    assert len(stored) == len(list((disk / "artifacts").rglob("*+step+*"))) == 12
+    assert all(path.stat().st_size > 0 for path in stored.values())
+    run = client.get_run(log.run_id)
+    assert run.info.status == "FINISHED" and run.data.params == {"a": "1"}
+    assert len(run.inputs.dataset_inputs) == 6
 
 
 FAULTS = ("slow", "500", "500 after", "cut", "garbage", "half")
