@@ -10,19 +10,10 @@ import time
 from pathlib import Path
 
 import pytest
+from small_run import draw_pictures, write_recipe
 
 from isic_smp.inference.load import load_bundle
 from isic_smp.tracking.experiment_log import HEADLINES
-
-SMALL = """
-recipe: report
-encoder: trunc-mobilenetv2_035-s2
-encoder_weights: none
-decoder_channels: [8, 8, 8]
-size: 32
-batch_size: 8
-epochs: 2
-"""
 
 GIVEN = ["--data", "synthetic", "--data-dir", "pictures", "--recipe", "small.yaml", "--cache-dir", "cache"]
 
@@ -31,14 +22,8 @@ GIVEN = ["--data", "synthetic", "--data-dir", "pictures", "--recipe", "small.yam
 def place(tmp_path_factory):
     """A working folder with 24 + 6 + 6 pictures and a small recipe."""
     folder = tmp_path_factory.mktemp("run")
-    (folder / "small.yaml").write_text(SMALL)
-    make = [sys.executable, "-m", "isic_smp.data", "synthetic", "pictures"]
-    subprocess.run(
-        [*make, "--train", "24", "--val", "6", "--test", "6", "--size", "64"],
-        cwd=folder,
-        check=True,
-        capture_output=True,
-    )
+    write_recipe(folder / "small.yaml")
+    draw_pictures(folder / "pictures")
     return folder
 
 

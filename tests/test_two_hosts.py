@@ -9,21 +9,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from small_run import draw_pictures, write_recipe
 
 pytestmark = pytest.mark.slow
 
 HOSTS = {"node0": "10.213.7.1", "node1": "10.213.7.2"}
-RECIPE = """
-encoder: trunc-mobilenetv2_035-s2
-encoder_weights: none
-decoder_channels: [8, 8, 8]
-size: 32
-batch_size: 8
-epochs: 2
-loss: bce
-keep: best
-precision: float32
-"""
 GIVEN = ["--data", "synthetic", "--data-dir", "pictures", "--recipe", "small.yaml", "--experiment", "hosts"]
 TORCHRUN = [
     *("-m", "torch.distributed.run", "--nnodes", "2", "--nproc-per-node", "1", "--rdzv-id", "one"),
@@ -78,13 +68,10 @@ def history(folder: Path) -> list[dict]:
 
 
 def test_two_hosts_are_one_run_with_the_metrics_of_one_process(hosts, tmp_path):
-    (tmp_path / "small.yaml").write_text(RECIPE)
+    write_recipe(tmp_path / "small.yaml", recipe="default", loss="bce", keep="best", precision="float32")
     names = "".join(f"{address} {name}\n" for name, address in HOSTS.items())
     (tmp_path / "hosts").write_text(f"127.0.0.1 localhost\n{names}")
-    make = [sys.executable, "-m", "isic_smp.data", "synthetic", "pictures"]
-    # 27 images: the last batch has 3, which two processes share unevenly
-    make += ["--train", "27", "--val", "6", "--test", "6", "--size", "64"]
-    subprocess.run(make, cwd=tmp_path, check=True, capture_output=True)
+    draw_pictures(tmp_path / "pictures", train=27)  # the last batch has 3, which two processes share unevenly
     alone = [sys.executable, "-m", "isic_smp.run", *GIVEN, "--output-dir", "alone", "--cache-dir", "cache"]
     subprocess.run(alone, cwd=tmp_path, check=True, capture_output=True)
     # Each host has folders of its own: no folder is shared.

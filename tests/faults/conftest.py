@@ -3,27 +3,17 @@
 import sys
 
 import pytest
-
-SMALL = """
-recipe: report
-encoder: trunc-mobilenetv2_035-s2
-encoder_weights: none
-decoder_channels: [8, 8, 8]
-size: 32
-batch_size: 8
-epochs: 2
-"""
+from small_run import draw_pictures, write_recipe
 
 
 @pytest.fixture(scope="session")
 def place(tmp_path_factory):
     """A folder with 24 + 6 + 6 drawn pictures, a small recipe, and an empty MLflow store to copy."""
-    from isic_smp.data.synthetic import make_synthetic
     from isic_smp.store import prepare_store
 
     folder = tmp_path_factory.mktemp("faults")
-    (folder / "small.yaml").write_text(SMALL)
-    make_synthetic(folder / "pictures", train=24, val=6, test=6, size=64)
+    write_recipe(folder / "small.yaml")
+    draw_pictures(folder / "pictures")
     prepare_store(f"sqlite:///{folder}/empty.db")
     return folder
 
