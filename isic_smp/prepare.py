@@ -32,6 +32,7 @@ from isic_smp.training.feature_bank import (
     bank_views,
     open_feature_bank,
 )
+from isic_smp.training.memory_need import check_memory
 from isic_smp.training.recipe import Recipe
 
 T = TypeVar("T")
@@ -97,13 +98,17 @@ def prepare(
         tracking_uri: MLflow store of the model that `recipe.init_from` names.
 
     Raises:
-        UserError: weights that cannot be had or do not fit, broken data, or no room on the disk.
+        UserError: weights that cannot be had or do not fit, broken data, no room on the disk or in memory.
     """
     model, weights_used = main_first(place.ranks, lambda: _build_model(recipe, is_demo, tracking_uri))
     model.to(
         place.device, memory_format=torch.channels_last if recipe.channels_last else torch.preserve_format
     )
     place.say(_describe(model, recipe, place.device))
+    if place.ranks.is_main:
+        warning = check_memory(model, recipe, place.device, place.ranks)
+        if warning is not None:
+            place.say(f"warning: {warning}")
 
     def cached(pairs: tuple[Pair, ...]) -> PixelCache:
         def make() -> PixelCache:
@@ -305,4 +310,6 @@ def _describe(model: UpConvNet, recipe: Recipe, device: torch.device) -> str:
     if recipe.freeze_epochs:
         trained = f"decoder, from epoch {recipe.freeze_epochs + 1} on encoder and decoder"
     precision = resolve_precision(recipe.precision, device)
-    return f"model: {model.name}, {count / 1e6:.2f} M parameters, training {trained}, {device} {precision}"
+    threads = torch.get_num_threads()
+    on = f"cpu, {threads} thread{'s' * (threads > 1)}," if device.type == "cpu" else str(device)
+    return f"model: {model.name}, {count / 1e6:.2f} M parameters, training {trained}, {on} {precision}"

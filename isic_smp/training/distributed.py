@@ -21,6 +21,8 @@ class Ranks:
     rank: int = 0
     world: int = 1
     local_rank: int = 0
+    local_world: int = 1
+    """Processes on this machine."""
 
     @property
     def is_main(self) -> bool:
@@ -54,13 +56,13 @@ def join_ranks() -> Iterator[Ranks]:
     if world == 1:
         yield Ranks()
         return
-    ranks = Ranks(int(os.environ["RANK"]), world, int(os.environ["LOCAL_RANK"]))
+    local_world = int(os.environ.get("LOCAL_WORLD_SIZE", world))
+    ranks = Ranks(int(os.environ["RANK"]), world, int(os.environ["LOCAL_RANK"]), local_world)
     gpus = torch.cuda.device_count()
     if ranks.local_rank < gpus:
         torch.cuda.set_device(ranks.local_rank)
     if not gpus:
         # torchrun leaves each process one thread, or all of them; share the cores out instead.
-        local_world = int(os.environ.get("LOCAL_WORLD_SIZE", world))
         torch.set_num_threads(max(1, len(os.sched_getaffinity(0)) // local_world))
     # gloo on a machine with GPUs too: `--device cpu` computes there, and what is shared or waited for needs no GPU.
     # The first rank may download, decode and score while the others wait for it.

@@ -143,6 +143,19 @@ def test_same_seed_same_bits_and_another_seed_others(small_caches, tmp_path):
     assert figures(models[0][1]) != figures(other[1])
 
 
+def test_another_number_of_threads_differs_by_rounding_alone(small_caches, tmp_path):
+    recipe, own, results = dataclasses.replace(SMALL, epochs=2), torch.get_num_threads(), []
+    try:
+        for threads in (1, 2):
+            torch.set_num_threads(threads)
+            results.append(train(recipe, small_caches, tmp_path / str(threads))[1].history)
+    finally:
+        torch.set_num_threads(own)
+    assert results[1][0].train_loss == pytest.approx(results[0][0].train_loss, rel=1e-3)
+    for one, two in zip(*results, strict=True):
+        assert two.val_dice == pytest.approx(one.val_dice, abs=0.01)
+
+
 @pytest.mark.parametrize("keep", ["best", "last"])
 def test_interrupted_and_resumed_equals_uninterrupted(small_caches, tmp_path, keep):
     recipe = dataclasses.replace(SMALL, ema=0.9, freeze_epochs=1, keep=keep)
