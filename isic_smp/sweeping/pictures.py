@@ -152,7 +152,7 @@ def draw_trade(
     axes.set_ylabel("validation IoU, mean over seeds ± standard deviation")
     axes.grid(alpha=0.25, which="both")
     axes.spines[["top", "right"]].set_visible(False)
-    axes.legend(frameon=False, loc="best")
+    figure.legend(frameon=False, loc="outside upper center", ncols=3)  # never over a point
     FigureCanvasAgg(figure).print_png(path)
 
 
