@@ -68,6 +68,7 @@ def photo(tmp_path) -> Path:
     return tmp_path / "photo.png"
 
 
+@pytest.mark.oldest
 @pytest.mark.parametrize("kind", ENDINGS)
 def test_each_format_computes_the_model_at_any_size_and_carries_its_settings(kind, model, exported):
     network, preprocessing, expected_iou = open_exported(exported(kind))
@@ -110,6 +111,7 @@ def test_onnx_is_described_for_those_who_have_only_the_file(exported):
     assert all(free.dim_param and not free.dim_value for free in (batch, height, width))
 
 
+@pytest.mark.oldest
 @pytest.mark.parametrize("kind", ["onnx", "openvino", "torch-export"])
 def test_predict_takes_an_exported_file_for_a_model(kind, model, exported, photo, tmp_path):
     masks = []

@@ -7,6 +7,8 @@ from pathlib import Path
 import pytest
 import torch
 
+pytestmark = pytest.mark.oldest
+
 GOLDEN = Path(__file__).parent / "golden"
 
 

@@ -70,6 +70,7 @@ def test_registering_twice_changes_nothing():
     assert set(all_encoder_names()) < set(smp.encoders.get_encoder_names())
 
 
+@pytest.mark.oldest
 @pytest.mark.parametrize(("architecture", "name", "settings"), ARCHITECTURES)
 def test_smps_architectures_train_on_a_cut(architecture, name, settings):
     torch.manual_seed(0)
@@ -115,6 +116,7 @@ def test_smps_own_download_fits_the_encoder(tmp_path, monkeypatch):
     assert torch.equal(model.encoder.bn1.weight, state_dict["bn1.weight"])
 
 
+@pytest.mark.oldest
 def test_smp_saves_and_loads_its_own_architectures_with_our_encoder(tmp_path):
     model = smp.Unet(S4, encoder_weights=None, **FOUR).eval()
     model.save_pretrained(tmp_path)

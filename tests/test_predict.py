@@ -81,6 +81,7 @@ def rows(out: Path) -> dict[str, dict[str, str]]:
         return {row["id"]: row for row in csv.DictReader(file)}
 
 
+@pytest.mark.oldest
 def test_masks_of_all_kinds_of_images_are_the_predictors_own_at_their_own_sizes(
     images, model, tmp_path, capsys
 ):

@@ -88,6 +88,7 @@ def test_a_run_shows_every_setting_and_where_it_came_from(client, place, frozen)
     assert {d.tags[0].value for d in run.inputs.dataset_inputs} == {"train", "validation", "test"}
 
 
+@pytest.mark.oldest
 def test_a_run_logs_its_curves_scores_pictures_tables_and_model(client, place, frozen):
     run = run_of(client, place, "frozen")
     for name in (
@@ -137,6 +138,7 @@ def test_a_run_logs_its_curves_scores_pictures_tables_and_model(client, place, f
     assert run.outputs.model_outputs, "the model is an output of the run"
 
 
+@pytest.mark.oldest
 def test_evaluate_gives_the_run_s_own_scores(client, place, frozen):
     done = subprocess.run(
         [sys.executable, "-m", "isic_smp.evaluate"]

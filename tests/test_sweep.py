@@ -73,6 +73,7 @@ def study_in_mlflow(folder: Path) -> tuple[MlflowClient, Run, list[Run]]:
     return client, parent, [r for r in runs if r.data.tags.get("mlflow.parentRunId") == parent.info.run_id]
 
 
+@pytest.mark.oldest
 @pytest.mark.slow
 def test_a_grid_by_two_workers_ends_in_an_answer_and_does_nothing_twice(tmp_path):
     make_synthetic(tmp_path / "drawn", train=16, val=8, test=8, size=64)

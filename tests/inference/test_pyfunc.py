@@ -120,6 +120,7 @@ def test_an_image_in_every_form_gives_the_predictors_mask(form, holder, model, p
     assert (row["height"], row["width"]) == PIXELS.shape[:2]
 
 
+@pytest.mark.oldest
 def test_images_of_several_sizes_and_forms_at_once_each_at_its_own(model, png, expected):
     table = model.predict([PIXELS, Image.fromarray(OTHER), png, base64_of(encoded(OTHER))])
     for probability, pixels in zip(table["probability"], [PIXELS, OTHER, PIXELS, OTHER], strict=True):
@@ -321,6 +322,7 @@ def test_files_can_be_closed_off_in_any_process(folder, png):
     assert len(model.predict([TEXT])) == 1
 
 
+@pytest.mark.oldest
 def test_over_http_masks_are_png_and_requests_are_bounded(served, model):
     row = model.predict([TEXT]).iloc[0]
     assert decoded(row["mask"]).shape == PIXELS.shape[:2]

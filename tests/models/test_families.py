@@ -16,6 +16,7 @@ from isic_smp.models.families import (
 )
 
 
+@pytest.mark.oldest
 @pytest.mark.parametrize("timm_name", STAGE_STRIDES)
 def test_strides_and_padding_are_timms(timm_name):
     with torch.device("meta"):  # shapes without arithmetic
@@ -34,6 +35,7 @@ def test_strides_and_padding_are_timms(timm_name):
     assert has_same_twin(timm_name) == (not antialiased and "Conv2dSame" not in layers)
 
 
+@pytest.mark.oldest
 def test_every_convolutional_mobilenet_of_timm_is_there():
     timms = {name for v in "1234" for name in timm.list_models(f"*mobilenetv{v}*")}
     assert set(STAGE_STRIDES) == {name for name in timms if "hybrid" not in name}

@@ -31,6 +31,7 @@ def test_no_name_means_the_shipped_model(shipped):
         assert torch.equal(model.state_dict()[name], value) and value.dtype != torch.float16
 
 
+@pytest.mark.oldest
 def test_its_files_are_small_and_smp_reads_them_too(shipped):
     assert sum(file.stat().st_size for file in shipped_folder().iterdir()) < 4e6
     x = torch.randn(1, 3, 128, 128)

@@ -49,6 +49,7 @@ def start_workers(count: int, url: str) -> list:
     return workers
 
 
+@pytest.mark.oldest
 def test_workers_that_open_an_empty_database_at_once_run_each_cell_once(server):
     workers = start_workers(4, server.url)
     for worker in workers:

@@ -143,6 +143,7 @@ assert not [name for name in sys.modules if name.startswith("isic_smp")]
 """
 
 
+@pytest.mark.oldest
 def test_the_champion_loads_both_ways_where_isic_smp_was_never_seen(
     champion, store, network, preprocessing, tmp_path
 ):

@@ -15,6 +15,7 @@ def gradients(model, x, weights):
     return made.detach(), {name: p.grad.clone() for name, p in model.named_parameters()}
 
 
+@pytest.mark.oldest
 @pytest.mark.parametrize(
     ("encoder", "settings"),
     [
