@@ -89,6 +89,7 @@ def contents(path: Path) -> dict[str, bytes]:
         return {name: archive.read(name) for name in archive.namelist()}
 
 
+@pytest.mark.oldest
 @pytest.mark.parametrize("kind", ENDINGS)
 def test_files_name_no_place_on_this_machine_and_only_torchscript_holds_pickles(kind, exported):
     parts = contents(exported(kind))

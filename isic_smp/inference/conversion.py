@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import torch
-import torch.fx.config
 from torch import Tensor, nn
 
 import isic_smp
@@ -22,6 +21,7 @@ from isic_smp.errors import UserError
 from isic_smp.inference.expected_iou import ExpectedIoU
 from isic_smp.inference.extras import require
 from isic_smp.inference.preprocessing import Preprocessing
+from isic_smp.inference.source_paths import drop_source_paths, no_source_paths
 
 if TYPE_CHECKING:
     import onnx
@@ -104,9 +104,11 @@ def to_program(network: nn.Module, preprocessing: Preprocessing) -> torch.export
     """`network` as a torch.export program: a graph of torch's own operators, no code and no pickle."""
     free = torch.export.Dim.DYNAMIC
     with _converting("torch.export"):
-        return torch.export.export(
+        program = torch.export.export(
             network, (_example(preprocessing),), dynamic_shapes=({0: free, 2: free, 3: free},)
         )
+    drop_source_paths(program)
+    return program
 
 
 def to_torchscript(network: nn.Module, preprocessing: Preprocessing) -> torch.jit.ScriptModule:
@@ -173,10 +175,8 @@ def _example(preprocessing: Preprocessing) -> Tensor:
 @contextlib.contextmanager
 def _converting(what: str) -> Iterator[None]:
     """Without the converters' chatter and this machine's source paths; what they fail at in one line."""
-    before = torch.fx.config.do_not_emit_stack_traces
-    torch.fx.config.do_not_emit_stack_traces = True
     try:
-        with warnings.catch_warnings(), torch.no_grad():
+        with warnings.catch_warnings(), torch.no_grad(), no_source_paths():
             warnings.simplefilter("ignore")
             yield
     except UserError:
@@ -184,5 +184,3 @@ def _converting(what: str) -> Iterator[None]:
     except Exception as error:  # whatever an operator that a format lacks makes its converter stumble over
         words = " ".join(f"{type(error).__name__}: {error}".split())[:300]
         raise UserError(f"{what} cannot convert this model: {words}") from None
-    finally:
-        torch.fx.config.do_not_emit_stack_traces = before

@@ -23,13 +23,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-import torch.fx.config
 from PIL import Image
 from torch import nn
 
 from isic_smp.inference.expected_iou import ExpectedIoU
 from isic_smp.inference.preprocessing import Preprocessing
 from isic_smp.inference.received import COLUMN
+from isic_smp.inference.source_paths import drop_source_paths_from_file, no_source_paths
 from isic_smp.inference.standalone import standalone_source
 
 if TYPE_CHECKING:
@@ -102,7 +102,7 @@ def save_program(model: nn.Module, folder: Path) -> None:
         module.training = False  # smp's own eval() leaves a frozen encoder as it was
     free = TensorSpec(np.dtype("float32"), (-1, 3, -1, -1))
     logits = TensorSpec(np.dtype("float32"), (-1, 1, -1, -1))
-    with warnings.catch_warnings(), _no_source_paths():
+    with warnings.catch_warnings(), no_source_paths():
         warnings.simplefilter("ignore")  # torch.export's own deprecations
         mlflow.pytorch.save_model(
             frozen,
@@ -112,6 +112,7 @@ def save_program(model: nn.Module, folder: Path) -> None:
             serialization_format="pt2",
             pip_requirements=_requirements(),
         )
+    drop_source_paths_from_file(folder / "data" / PROGRAM)
 
 
 def _signature() -> "ModelSignature":
@@ -170,17 +171,6 @@ def _quiet_mlflow() -> Iterator[None]:
             del os.environ["MLFLOW_UV_AUTO_DETECT"]
         else:
             os.environ["MLFLOW_UV_AUTO_DETECT"] = before
-
-
-@contextlib.contextmanager
-def _no_source_paths() -> Iterator[None]:
-    """Keep torch.export from writing this machine's source paths and lines into the program."""
-    before = getattr(torch.fx.config, "do_not_emit_stack_traces", False)
-    torch.fx.config.do_not_emit_stack_traces = True
-    try:
-        yield
-    finally:
-        torch.fx.config.do_not_emit_stack_traces = before
 
 
 def _example(stride: int) -> np.ndarray:

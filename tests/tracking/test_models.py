@@ -90,6 +90,7 @@ def test_the_run_holds_the_smp_model_too(logged, model):
     assert all(torch.equal(again.state_dict()[n], v) for n, v in model.state_dict().items())
 
 
+@pytest.mark.oldest
 def test_the_logged_program_tells_nothing_of_this_machine(logged):
     log, client, _ = logged
     [output] = client.get_run(log.run_id).outputs.model_outputs
