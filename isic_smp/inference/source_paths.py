@@ -12,7 +12,7 @@ _SWITCH = "do_not_emit_stack_traces"
 
 @contextlib.contextmanager
 def no_source_paths() -> Iterator[None]:
-    """Have torch.export leave them out, where it can: torch 2.9 cannot."""
+    """Have torch.export leave them out, where it can: torch 2.10 cannot."""
     before = getattr(torch.fx.config, _SWITCH, None)
     if before is not None:
         setattr(torch.fx.config, _SWITCH, True)
