@@ -37,6 +37,7 @@ def main() -> None:
     words.add_argument("--encoder-weights", type=Path, required=True)
     words.add_argument("--work-dir", type=Path, required=True)
     words.add_argument("--seeds", type=int, default=3)
+    words.add_argument("--unet-seeds", type=int, help="of the U-Net, which takes five times as long")
     words.add_argument("--epochs", type=int, help="in place of the presets' own")
     words.add_argument("--only", nargs="*", choices=list(NETWORKS), default=list(NETWORKS))
     words.add_argument("--unet", type=Path, help=argparse.SUPPRESS)
@@ -47,7 +48,8 @@ def main() -> None:
         return
     rows = []
     for name in options.only:
-        models = [trained(options, name, seed) for seed in range(options.seeds)]
+        seeds = options.unet_seeds if name == UNET and options.unet_seeds else options.seeds
+        models = [trained(options, name, seed) for seed in range(seeds)]
         rows.append(row(options, name, models))
     report("networks", {"Test images, each at its own size; mean ± standard deviation over seeds": rows})
     draw(rows)
@@ -170,6 +172,7 @@ def draw(rows: list[dict]) -> None:
 
     matplotlib.use("Agg")
     import matplotlib.pyplot as plt
+    from matplotlib.ticker import FuncFormatter
 
     figure, axes = plt.subplots(1, 2, figsize=(9, 3.6), sharey=True, layout="constrained")
     for axis, cost in zip(axes, ("parameters, M", "multiply-adds, M"), strict=True):
@@ -177,9 +180,19 @@ def draw(rows: list[dict]) -> None:
             iou, _, error = found["IoU"].partition(" ± ")
             x, y = found[cost], float(iou)
             axis.errorbar(x, y, yerr=float(error or 0), marker="o", capsize=3)
-            axis.annotate(found["network"], (x, y), (5, 5), textcoords="offset points", fontsize=8)
+            left = x > 1.5 * min(other[cost] for other in rows)  # so that no label leaves the axes
+            axis.annotate(
+                found["network"],
+                (x, y),
+                (-6 if left else 6, 6),
+                textcoords="offset points",
+                fontsize=8,
+                ha="right" if left else "left",
+            )
         axis.set(xscale="log", xlabel=cost)
-        axis.margins(x=0.35, y=0.15)
+        for set_formatter in (axis.xaxis.set_major_formatter, axis.xaxis.set_minor_formatter):
+            set_formatter(FuncFormatter(lambda value, _: f"{value:g}" if f"{value:g}"[0] in "125" else ""))
+        axis.margins(x=0.15, y=0.15)
         axis.grid(alpha=0.3)
     axes[0].set_ylabel("test IoU, 331 images")
     figure.savefig(PICTURE, dpi=110)
