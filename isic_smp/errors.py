@@ -13,5 +13,9 @@ class UserError(ValueError):
         return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in super().__str__())
 
 
+class FolderInUse(UserError):
+    """A run that is going on holds the output folder."""
+
+
 class Stopped(Exception):
     """Whoever watches a training ends it before its time, on purpose: a sweep prunes the trial."""

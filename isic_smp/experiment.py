@@ -22,7 +22,7 @@ from isic_smp.data.groups import hold_out
 from isic_smp.data.isic2016 import LesionData
 from isic_smp.data.pairs import Pair
 from isic_smp.data.source import Data, default_cache_dir, resolve_data
-from isic_smp.errors import UserError
+from isic_smp.errors import FolderInUse, UserError
 from isic_smp.files import write_text
 from isic_smp.inference.load import OUTPUT_FOLDER, save_bundle
 from isic_smp.inference.predictor import Predictor
@@ -205,7 +205,7 @@ def _alone_in(output_dir: Path) -> Iterator[None]:
         lock = FileLock(output_dir / ".lock", timeout=0)
         lock.acquire()
     except Timeout:
-        raise UserError(
+        raise FolderInUse(
             f"another run is going on in {output_dir}: wait for it, or choose another --output-dir"
         ) from None
     except OSError as error:

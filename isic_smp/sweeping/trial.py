@@ -5,6 +5,7 @@ Nothing here needs torch: what trains is handed in.
 
 import dataclasses
 import json
+import logging
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -19,7 +20,7 @@ from optuna.distributions import (
     IntDistribution,
 )
 
-from isic_smp.errors import Stopped
+from isic_smp.errors import FolderInUse, Stopped
 from isic_smp.sweeping.plan import Plan
 from isic_smp.sweeping.queue import INTERRUPTED, REASON, first_number
 from isic_smp.tracking.run_note import RUN_FILE
@@ -28,6 +29,11 @@ from isic_smp.training.recipe import Recipe
 
 if TYPE_CHECKING:
     from isic_smp.experiment import AfterEpoch, Setup
+
+logger = logging.getLogger(__name__)
+
+WAIT = 5.0
+"""Seconds between two looks whether a trial's folder is free."""
 
 SEED = "seed"
 """User attribute of a trial that trains a winner once more, under another seed."""
@@ -105,13 +111,25 @@ class TrialRunner:
             bars=False,
         )
         started = time.monotonic()
-        outcome = self.train(recipe, setup, self._watch(trial))
+        outcome = self._train_alone(recipe, setup, self._watch(trial))
         trial.set_user_attr("seconds", round(time.monotonic() - started, 1))
         trial.set_user_attr("training_seed", recipe.seed)
         for name, value in dataclasses.asdict(outcome).items():
             trial.set_user_attr(name, value)
         values = tuple(float(getattr(outcome, name)) for name in self.plan.objectives)
         return values[0] if len(values) == 1 else values
+
+    def _train_alone(self, recipe: Recipe, setup: "Setup", after_epoch: "AfterEpoch") -> Outcome:
+        """Train; where the worker that the trial was taken from turns out to live, when it has left the folder.
+
+        On a busy machine a worker can give no sign of life for so long that it is taken for dead.
+        """
+        while True:
+            try:
+                return self.train(recipe, setup, after_epoch)
+            except FolderInUse as reason:
+                logger.warning("%s is waited for: %s", setup.run_name, reason)
+                time.sleep(WAIT)
 
     def _note_run(self, trial: optuna.Trial) -> None:
         """Note which MLflow run belongs to a trial that did not come to its end."""

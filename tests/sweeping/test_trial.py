@@ -7,6 +7,7 @@ import torch
 from optuna.trial import TrialState
 from simulated_study import STUDY, NoSetup, Simulation
 
+from isic_smp.errors import FolderInUse
 from isic_smp.sweeping.queue import REASON, ended
 from isic_smp.sweeping.trial import Outcome, TrialRunner
 from isic_smp.sweeping.worker import work
@@ -30,6 +31,24 @@ def test_a_trial_that_runs_out_of_memory_is_recorded_and_the_others_go_on(tmp_pa
     ]
     reason = ended(study)[1].user_attrs[REASON]
     assert reason == "OutOfMemoryError: CUDA out of memory. Tried to allocate 20.00 GiB"
+
+
+def test_a_trial_taken_from_a_worker_that_lives_after_all_waits_for_its_folder(tmp_path, monkeypatch):
+    monkeypatch.setattr("isic_smp.sweeping.trial.WAIT", 0.01)
+    simulation = Simulation(url=f"sqlite:///{tmp_path / 'study.db'}", folder=tmp_path, trials=1)
+    asked = []
+
+    def train(recipe, setup, after_epoch) -> Outcome:
+        asked.append(setup.output_dir)
+        if len(asked) < 3:
+            raise FolderInUse("another run is going on")
+        return Outcome("", 0, 0.5, 0.5, 1, 1.0)
+
+    study = simulation.open()
+    runner = TrialRunner(simulation.plan(), NoSetup(), tmp_path, study_name=STUDY, train=train)
+    work(study, runner, url=simulation.url, heartbeat=1, on_ended=lambda *_: None)
+    assert [trial.state for trial in ended(study)] == [TrialState.COMPLETE]
+    assert len(asked) == 3
 
 
 def test_what_waits_for_trials_needs_no_torch():
