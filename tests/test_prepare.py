@@ -9,7 +9,7 @@ import pytest
 import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
-from conftest import write_pairs
+from drawn_pairs import write_pairs
 
 from isic_smp.data.isic2016 import LesionData
 from isic_smp.prepare import Place, prepare

@@ -1,13 +1,14 @@
 """The versions that pyproject.toml allows are those that are tested: constraints-oldest.txt to constraints.txt."""
 
 import tomllib
+from pathlib import Path
 
 import pytest
-from conftest import CHECKOUT
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 from packaging.version import Version
 
+CHECKOUT = Path(__file__).parent.parent
 PROJECT = tomllib.loads((CHECKOUT / "pyproject.toml").read_text())["project"]
 EXTRAS = PROJECT["optional-dependencies"]
 NEWEST_ONLY = {"demo": EXTRAS["demo"], "dev": EXTRAS["dev"]}
