@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from torch import nn
 
+from isic_smp.files import write_atomically
 from isic_smp.inference.from_mlflow import MODEL_FOLDER
 from isic_smp.inference.load import BUNDLE
 from isic_smp.inference.preprocessing import Preprocessing
@@ -88,7 +89,8 @@ def upload_model(
         description = Model.load(str(folder))
         description.run_id, description.model_id = run_id, logged.model_id
         description.model_uuid, description.artifact_path = logged.model_id, name
-        description.save(str(folder / "MLmodel"))
+        # Whole or as it was: a kill here must leave a model that the next sender can read.
+        write_atomically(folder / "MLmodel", lambda part: description.save(str(part)))
         client.log_model_artifacts(logged.model_id, str(folder))
         client.finalize_logged_model(logged.model_id, "READY")
     client.log_outputs(run_id, [LoggedModelOutput(logged.model_id, step=0)])

@@ -1,6 +1,7 @@
 import subprocess
 import sys
 import zipfile
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -9,7 +10,8 @@ import torch
 from isic_smp.inference.load import load, save_bundle
 from isic_smp.inference.preprocessing import Preprocessing
 from isic_smp.tracking.journal import Journal
-from isic_smp.tracking.models import log_segmentation_model
+from isic_smp.tracking.mlflow_model import save_mlflow_model
+from isic_smp.tracking.models import log_segmentation_model, logged_models, upload_model
 from isic_smp.tracking.run_log import RunLog
 from isic_smp.tracking.sending import send_pending
 
@@ -107,3 +109,27 @@ def test_a_model_sent_twice_is_there_once(logged):
         send_pending(journal, client, log.run_id)
     assert len(client.get_run(log.run_id).outputs.model_outputs) == 1
     assert len(client.search_logged_models([log.experiment_id])) == 1
+
+
+def test_a_kill_while_the_models_description_is_written_leaves_a_model_that_can_be_sent(
+    logged, model, tmp_path, monkeypatch
+):
+    from mlflow.models import Model
+
+    log, client, _ = logged
+    folder = tmp_path / "model"
+    save_mlflow_model(model, Preprocessing(size=32, mean=model.mean, std=model.std), {}, folder)
+    run_id = client.create_run(log.experiment_id).info.run_id
+
+    def cut_short(self, path):
+        Path(path).write_text("")
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+        patched.setattr(Model, "save", cut_short)
+        upload_model(client, run_id, folder)
+    [begun] = logged_models(client, run_id)
+    upload_model(client, run_id, folder, begun)
+    [output] = client.get_run(run_id).outputs.model_outputs
+    assert output.model_id == begun.model_id
+    assert str(client.get_logged_model(begun.model_id).status) == "READY"
