@@ -49,24 +49,27 @@ def main(
         return
     cli.end_on_sigterm()
     # Imported late: --help and --dry-run shall answer at once.
+    from isic_smp.sweeping.database import told_in_a_line
     from isic_smp.sweeping.session import Session
     from isic_smp.sweeping.workers import start_workers, worker_number
 
     folder = opts.study_folder(options, study_name)
-    session = Session.open(options, plan, study_name, folder=folder, url=opts.storage_url(options, folder))
-    if worker_number() is not None:
-        session.work(options.processes_per_trial)
-        return
-    _say(f"study {study_name} in {session.shown_storage}, trials in {folder}")
-    _say(session.run.hint())
-    try:
-        if options.workers > 1:
-            start_workers(options.workers, session)
-        else:
-            session.work(options.processes_per_trial, say=_say)
-        print(session.answer(make_answer, register=options.register))
-    except KeyboardInterrupt:
-        raise KeyboardInterrupt("the same command goes on; finished trials are kept") from None
+    url = opts.storage_url(options, folder)
+    with told_in_a_line(url):
+        session = Session.open(options, plan, study_name, folder=folder, url=url)
+        if worker_number() is not None:
+            session.work(options.processes_per_trial)
+            return
+        _say(f"study {study_name} in {session.shown_storage}, trials in {folder}")
+        _say(session.run.hint())
+        try:
+            if options.workers > 1:
+                start_workers(options.workers, session)
+            else:
+                session.work(options.processes_per_trial, say=_say)
+            print(session.answer(make_answer, register=options.register))
+        except KeyboardInterrupt:
+            raise KeyboardInterrupt("the same command goes on; finished trials are kept") from None
 
 
 def dry_run(plan: Plan, name: str) -> str:

@@ -12,7 +12,7 @@ from typing import TypeVar
 from optuna.exceptions import StorageInternalError
 from sqlalchemy import create_engine, text
 from sqlalchemy.engine import URL, Connection, Engine, make_url
-from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError
+from sqlalchemy.exc import ArgumentError, DBAPIError, IntegrityError, NoSuchModuleError
 
 from isic_smp.errors import UserError
 from isic_smp.store import one_line, without_password
@@ -67,6 +67,30 @@ def patiently(
                 )
             time.sleep(wait)
             wait = min(5.0, wait * 2)
+
+
+@contextlib.contextmanager
+def told_in_a_line(url: str) -> Iterator[None]:
+    """Within, a database that fails for good, away or damaged in the middle of the work, ends it in one line.
+
+    Raises:
+        UserError: in place of the database's own error.
+    """
+    try:
+        yield
+    except (StorageInternalError, DBAPIError, UnboundLocalError) as error:
+        # Optuna stumbles over a variable of its own where a trial's end cannot be written.
+        failure = error.__context__ if isinstance(error, UnboundLocalError) else error
+        if not isinstance(failure, (StorageInternalError, DBAPIError)):
+            raise
+        if isinstance(
+            _innermost_raised(failure), IntegrityError
+        ):  # rows that contradict each other: ours to mend
+            raise
+        raise UserError(
+            f"the study's database {without_password(url)} fails: {brief(failure)}; finished trials are kept in their "
+            "folders. Bring it back, or put a whole copy there, and give the same command again"
+        ) from None
 
 
 @contextlib.contextmanager
@@ -151,7 +175,13 @@ def _is_hopeless(error: BaseException) -> bool:
 
 
 def _innermost(error: BaseException) -> BaseException:
-    inner = error
-    while inner.__cause__ is not None:
-        inner = inner.__cause__
+    """What the driver raised."""
+    inner = _innermost_raised(error)
     return getattr(inner, "orig", None) or inner
+
+
+def _innermost_raised(error: BaseException) -> BaseException:
+    """Below what Optuna made of it: SQLAlchemy's error."""
+    while not isinstance(error, DBAPIError) and error.__cause__ is not None:
+        error = error.__cause__
+    return error

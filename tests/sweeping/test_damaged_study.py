@@ -13,8 +13,10 @@ import optuna
 import pytest
 
 from isic_smp.errors import UserError
+from isic_smp.sweeping.database import told_in_a_line
 from isic_smp.sweeping.plan import Plan, grid
 from isic_smp.sweeping.study import open_study
+from isic_smp.sweeping.worker import work
 from isic_smp.training.recipe import PRESETS
 
 DISTRIBUTIONS, CELLS = grid(seed=range(3))
@@ -139,6 +141,26 @@ def test_what_a_killed_maker_left_is_filled(whole, tmp_path, kind):
     if kind == "half its tables":
         execute(file, "CREATE TABLE studies (study_id INTEGER PRIMARY KEY, study_name VARCHAR(512) UNIQUE)")
     assert len(open_here(file).trials) == 3
+
+
+@pytest.mark.parametrize("damage", [bytes, lambda size: b"\xa5" * size], ids=["zeros", "rubbish"])
+def test_damage_in_the_middle_of_the_work_ends_it_in_one_line(whole, tmp_path, damage):
+    file = tmp_path / "study.db"
+    shutil.copy(whole, file)
+    study, tried = open_here(file), []
+
+    def objective(trial: optuna.Trial) -> float:
+        tried.append(trial.number)
+        if len(tried) == 2:
+            file.write_bytes(damage(file.stat().st_size))
+        return 0.5
+
+    url = f"sqlite:///{file}"
+    with pytest.raises(UserError) as caught, told_in_a_line(url):
+        work(study, objective, url=url, heartbeat=15, on_ended=lambda study, trial: None)
+    said = str(caught.value)
+    assert "fails: " in said and "same command again" in said and "\n" not in said
+    assert len(tried) == 2
 
 
 @pytest.mark.slow
