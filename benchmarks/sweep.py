@@ -4,7 +4,8 @@ python benchmarks/sweep.py --data-dir DIR --encoder-weights FILE --work-dir DIR 
 
 A trial is a whole experiment (training, scores, pictures, model, MLflow run) with its own learning rate,
 decoder and seed. The trials in one process share the imports, the pixel cache and the feature bank; "one"
-is the first command on empty caches, which is what a person pays for a single run.
+is the first command on empty caches, which is what a person pays for a single run. Two processes, with half of the
+trials and one thread each, share the caches alone, as a sweep's --workers 2 do.
 """
 
 import argparse
@@ -13,6 +14,7 @@ import shutil
 import subprocess
 import sys
 import time
+from collections.abc import Iterable
 from pathlib import Path
 
 from common import report, silent
@@ -28,31 +30,41 @@ def main() -> None:
     words.add_argument("--work-dir", type=Path, required=True)
     words.add_argument("--epochs", type=int, default=12)
     words.add_argument("--separate", type=int, default=2, help="separate commands really run of the twelve")
-    words.add_argument("--in-process", action="store_true", help=argparse.SUPPRESS)
+    words.add_argument("--in-process", nargs="*", type=int, metavar="TRIAL", help=argparse.SUPPRESS)
+    words.add_argument("--cache", help=argparse.SUPPRESS)
     options = words.parse_args()
-    if options.in_process:
+    if options.in_process is not None:
         trials(options)
         return
     place = options.work_dir / "sweep"
     shutil.rmtree(place, ignore_errors=True)
     place.mkdir(parents=True)
-    one = timed([*single(options, 0), "--cache-dir", str(place / "cache-one")], place)
+    one = timed([[*single(options, 0), "--cache-dir", str(place / "cache-one")]], place)
     # Each of twelve commands finds the caches of the one before, unless they are started on twelve machines.
     warm = [
-        timed([*single(options, i), "--cache-dir", str(place / "cache-one")], place)
+        timed([[*single(options, i), "--cache-dir", str(place / "cache-one")]], place)
         for i in range(1, options.separate)
     ]
-    twelve = timed([sys.executable, str(Path(__file__).resolve()), *sys.argv[1:], "--in-process"], place)
+    twelve = timed([in_process(range(TRIALS), "cache-trials")], place)
+    by_two = timed(
+        [in_process(range(first, TRIALS, 2), "cache-two") for first in (0, 1)], place, OMP_NUM_THREADS="1"
+    )
     separate = one + (TRIALS - 1) * sum(warm) / len(warm)
     rows = [
         {"what": "one command on empty caches, s", "seconds": one},
         {"what": f"one command on warm caches, s (mean of {len(warm)})", "seconds": sum(warm) / len(warm)},
         {"what": f"{TRIALS} commands, s (from those above)", "seconds": separate},
         {"what": f"{TRIALS} trials in one process on empty caches, s", "seconds": twelve},
+        {"what": f"{TRIALS} trials in two processes on empty caches, s", "seconds": by_two},
     ]
     ratios = [
-        {"what": "twelve trials / one run", "reach": "≤ 4", "measured": twelve / one},
-        {"what": "twelve trials / twelve commands", "reach": "", "measured": twelve / separate},
+        {"what": "twelve trials in one process / one run", "reach": "≤ 4", "measured": twelve / one},
+        {"what": "twelve trials in two processes / one run", "reach": "≤ 4", "measured": by_two / one},
+        {
+            "what": "twelve trials in one process / twelve commands",
+            "reach": "",
+            "measured": twelve / separate,
+        },
     ]
     report("sweep", {f"Frozen, {options.epochs} epochs": rows, "Ratios": ratios}, epochs=options.epochs)
 
@@ -61,7 +73,7 @@ def settings(number: int) -> dict:
     """What trial `number` varies."""
     return {
         "lr": (1e-3, 2e-3, 3e-3)[number % 3],
-        "decoder_channels": ((128, 64, 32, 16), (64, 64, 32, 16))[number // 3 % 2],
+        "decoder_width": (0.75, 0.5)[number // 3 % 2],
         "seed": number // 6,
     }
 
@@ -74,24 +86,38 @@ def single(options: argparse.Namespace, number: int) -> list[str]:
         *["--artefacts", "0"],
         *["--epochs", str(options.epochs), "--encoder-weights", str(options.encoder_weights.resolve())],
         *["--data-dir", str(options.data_dir.resolve()), "--lr", str(varied["lr"])],
-        *["--decoder-channels", *map(str, varied["decoder_channels"]), "--seed", str(varied["seed"])],
+        *["--decoder-width", str(varied["decoder_width"]), "--seed", str(varied["seed"])],
     ]
 
 
-def timed(command: list[str], place: Path) -> float:
-    """Seconds of a command; its output goes to a file beside the results."""
+def in_process(numbers: Iterable[int], cache: str) -> list[str]:
+    """The command that runs these trials in one process."""
+    return [
+        *[sys.executable, str(Path(__file__).resolve()), *sys.argv[1:]],
+        *["--cache", cache, "--in-process", *map(str, numbers)],
+    ]
+
+
+def timed(commands: list[list[str]], place: Path, **environment: str) -> float:
+    """Seconds until commands that start together have all ended; their output goes to a file beside the results."""
     start = time.perf_counter()
     with (place / "log.txt").open("a") as log:
-        subprocess.run(command, cwd=place, check=True, stdout=log, stderr=log, env={**os.environ})
+        running = [
+            subprocess.Popen(command, cwd=place, stdout=log, stderr=log, env=os.environ | environment)
+            for command in commands
+        ]
+        for process in running:
+            if process.wait() != 0:
+                raise SystemExit(f"a command failed, see {place / 'log.txt'}")
     return time.perf_counter() - start
 
 
 def trials(options: argparse.Namespace) -> None:
-    """All trials in this process, as a sweep runs them."""
+    """Some trials in this process, as a sweep runs them."""
     from isic_smp.experiment import Setup, run_experiment
     from isic_smp.training.recipe import Recipe
 
-    for number in range(TRIALS):
+    for number in options.in_process:
         recipe = Recipe.from_dict(
             {
                 "freeze": True,
@@ -105,8 +131,8 @@ def trials(options: argparse.Namespace) -> None:
         )
         setup = Setup(
             data_dir=options.data_dir.resolve(),
-            output_dir=Path(f"trial-{number}"),
-            cache_dir=Path("cache-trials"),
+            output_dir=Path(f"{options.cache}-trial-{number}"),
+            cache_dir=Path(options.cache),
             run_name=f"trial {number}",
             score_test=False,
         )
