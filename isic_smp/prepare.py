@@ -15,12 +15,14 @@ from isic_smp.data.cache import PixelCache, open_pixel_cache
 from isic_smp.data.isic2016 import LesionData
 from isic_smp.data.pairs import Pair
 from isic_smp.data.pipeline import SavedPipeline
+from isic_smp.data.taught import TaughtPixels
 from isic_smp.errors import UserError
 from isic_smp.inference.load import load_bundle
 from isic_smp.inference.preprocessing import Preprocessing
 from isic_smp.models.families import parse_encoder_name
 from isic_smp.models.shipped import NAME as SHIPPED
 from isic_smp.models.upconvnet import UpConvNet
+from isic_smp.teaching import open_taught
 from isic_smp.training.batches import Batches, Order, PixelBatches
 from isic_smp.training.device import resolve_precision
 from isic_smp.training.distributed import Ranks
@@ -139,7 +141,8 @@ def prepare(
         artefacts=recipe.artefacts,
         pipeline=pipeline,
     )
-    network, train, validation = _batches(recipe, model, pixels, augmenter, place)
+    taught = _taught(recipe, data, pixels[0], place, tracking_uri) if recipe.teachers else pixels[0]
+    network, train, validation = _batches(recipe, model, pixels, taught, augmenter, place)
     return Prepared(
         model,
         network,
@@ -230,10 +233,14 @@ def _batches(
     recipe: Recipe,
     model: UpConvNet,
     pixels: tuple[PixelCache, PixelCache],
+    taught: PixelCache | TaughtPixels,
     augmenter: Augmenter,
     place: Place,
 ) -> tuple[nn.Module, Batches, Batches]:
-    """What is trained on which batches: the whole model on pixels, or its decoder on banked features."""
+    """What is trained on which batches: the whole model on pixels, or its decoder on banked features.
+
+    `taught` are the training pixels with the masks that are learned.
+    """
     train, validation = pixels
     orders = (
         Order(len(train), recipe.batch_size, shuffle=True, seed=recipe.seed, ranks=place.ranks),
@@ -245,15 +252,15 @@ def _batches(
         place.say(f"feature bank: {views} view(s) of each training image")
         return (
             FromFeatures(model),
-            _banked(recipe, model, train, orders[0], views=views, place=place),
-            _banked(recipe, model, validation, orders[1], views=1, place=place),
+            BankBatches(_bank(recipe, model, train, views=views, place=place), taught, orders[0]),
+            BankBatches(_bank(recipe, model, validation, views=1, place=place), validation, orders[1]),
         )
     except Unbankable as reason:
         if recipe.freeze and recipe.feature_bank != "off":
             place.say(f"no feature bank, every step goes through the encoder: {reason}")
     return (
         model,
-        PixelBatches(train, orders[0], mean=model.mean, std=model.std, augmenter=augmenter),
+        PixelBatches(taught, orders[0], mean=model.mean, std=model.std, augmenter=augmenter),
         PixelBatches(validation, orders[1], mean=model.mean, std=model.std),
     )
 
@@ -272,10 +279,28 @@ def _statistics(
     }
 
 
-def _banked(
-    recipe: Recipe, model: UpConvNet, pixels: PixelCache, order: Order, *, views: int, place: Place
-) -> BankBatches:
-    """The batches of a bank that every rank has.
+def _taught(
+    recipe: Recipe, data: LesionData, pixels: PixelCache, place: Place, tracking_uri: str | None
+) -> TaughtPixels:
+    """The training pixels with what the recipe's teachers see in them."""
+    return main_first(
+        place.ranks,
+        lambda: open_taught(
+            pixels,
+            recipe.teachers or (),
+            cache_dir=place.cache_dir,
+            device=place.device,
+            precision=recipe.precision,
+            fingerprint=data.fingerprint,
+            say=place.say,
+            tracking_uri=tracking_uri,
+            progress=place.ranks.is_main,
+        ),
+    )
+
+
+def _bank(recipe: Recipe, model: UpConvNet, pixels: PixelCache, *, views: int, place: Place) -> FeatureBank:
+    """A bank that every rank has.
 
     Raises:
         Unbankable: on all ranks, where one of them has no room for it.
@@ -301,7 +326,7 @@ def _banked(
         raise bank
     if lacking:
         raise Unbankable("another process has no room for it")
-    return BankBatches(bank, pixels, order)
+    return bank
 
 
 def _describe(model: UpConvNet, recipe: Recipe, device: torch.device) -> str:

@@ -15,7 +15,7 @@ LAYERS = (
     {"data", "models"},
     {"plugin", "training"},
     {"inference"},
-    {"assessment", "progress"},
+    {"assessment", "progress", "teaching"},
     {"prepare", "tracking"},
     {"experiment", "comparison", "demo_page"},
     {"sweeping"},

@@ -19,7 +19,7 @@ def add_artefacts(
 
     Args:
         image: RGB uint8 (S, S, 3).
-        mask: uint8 (S, S) of 0 and 1. Lesion that disappears behind the dark rim is lesion no more.
+        mask: uint8 (S, S), 0 where there is no lesion. Lesion that disappears behind the dark rim is lesion no more.
         rng: all chance comes from here.
         strength: 0 to 1; how probable each artefact is.
     """
@@ -40,7 +40,7 @@ def add_artefacts(
     if rimmed:
         open_ = rim(rng, x, y)
         picture *= open_[..., None]
-        mask = mask & (open_ > 0.5)
+        mask = mask * (open_ > 0.5)
     if taken:
         picture = _camera(rng, picture)
     return np.rint(np.clip(picture, 0, 1) * 255).astype(np.uint8), mask

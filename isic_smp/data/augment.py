@@ -82,16 +82,24 @@ class Augmenter:
         self.pipeline = pipeline
 
     def apply(
-        self, images: np.ndarray, masks: np.ndarray, *, sample_ids: np.ndarray, seed: int, epoch: int
+        self,
+        images: np.ndarray,
+        masks: np.ndarray,
+        *,
+        sample_ids: np.ndarray,
+        seed: int,
+        epoch: int,
+        levels: int = 1,
     ) -> tuple[np.ndarray, np.ndarray]:
         """New images and masks of the same shapes.
 
         Args:
             images: RGB, uint8 (B, S, S, 3).
-            masks: uint8 (B, S, S) of 0 and 1; so are the masks returned.
+            masks: uint8 (B, S, S) of 0 and 1, or with `levels` 255 of shares of lesion; so are the masks returned.
             sample_ids: whole numbers (B,); with `seed` and `epoch` they alone decide the view.
             seed: the run's seed.
             epoch: counted from 0.
+            levels: what certain lesion counts in the masks, 1 or 255.
         """
         if images.shape != (*masks.shape, 3) or len(sample_ids) != len(images):
             raise ValueError(
@@ -102,7 +110,8 @@ class Augmenter:
             images, masks = apply_dihedral(images, codes), apply_dihedral(masks, codes)
         if self.affine:
             draws = uniforms(sample_ids, 7, seed=seed, epoch=epoch, purpose=_AFFINE)
-            images, masks = _warp(images, masks, _affine_maps(draws * 2 - 1, self.affine, images.shape[1]))
+            maps = _affine_maps(draws * 2 - 1, self.affine, images.shape[1])
+            images, masks = _warp(images, masks, maps, levels)
         if self.colour:
             draws = uniforms(sample_ids, 7, seed=seed, epoch=epoch, purpose=_COLOUR)
             images = _recolour(images, draws * 2 - 1, self.colour)
@@ -118,7 +127,9 @@ class Augmenter:
             ]
             images, masks = (np.stack(parts) for parts in zip(*some, strict=True))
         if self.pipeline is not None:
-            images, masks = self.pipeline.apply(images, masks, sample_ids=sample_ids, seed=seed, epoch=epoch)
+            images, masks = self.pipeline.apply(
+                images, masks, sample_ids=sample_ids, seed=seed, epoch=epoch, levels=levels
+            )
         return images, masks
 
 
@@ -137,19 +148,21 @@ def _affine_maps(draws: np.ndarray, strength: float, size: int) -> np.ndarray:
     return np.concatenate([linear, (centre + shift - linear @ centre)[..., None]], axis=2)
 
 
-def _warp(images: np.ndarray, masks: np.ndarray, maps: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Resample images and masks bilinearly; a mask pixel is lesion where at least half of it is."""
+def _warp(
+    images: np.ndarray, masks: np.ndarray, maps: np.ndarray, levels: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Resample images and masks bilinearly; of masks of 0 and 1, a pixel is lesion where at least half of it is."""
     size = images.shape[1]
     warped, lesion = np.empty_like(images), np.empty_like(masks)
     both, moved = np.empty((2, size, size, 4), np.uint8)
     how = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
     for i in range(len(images)):  # as a fourth channel, the mask cannot but move with its image
         cv2.cvtColor(images[i], cv2.COLOR_RGB2RGBA, dst=both)
-        cv2.insertChannel(masks[i] * np.uint8(255), both, 3)
+        cv2.insertChannel(masks[i] * np.uint8(255 // levels), both, 3)
         cv2.warpAffine(both, maps[i], (size, size), dst=moved, flags=how, borderMode=cv2.BORDER_REFLECT_101)
         cv2.cvtColor(moved, cv2.COLOR_RGBA2RGB, dst=warped[i])
         cv2.extractChannel(moved, 3, dst=lesion[i])
-    return warped, (lesion >= 128).astype(np.uint8)
+    return warped, lesion if levels > 1 else (lesion >= 128).astype(np.uint8)
 
 
 def _recolour(images: np.ndarray, draws: np.ndarray, strength: float) -> np.ndarray:

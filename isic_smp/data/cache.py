@@ -46,7 +46,10 @@ class PixelCache:
         size: side of the square, in pixels.
         original_sizes: int32 (N, 2), each image's own height and width in pixels.
         folder: where the cache lies.
+        levels: what certain lesion counts in a mask.
     """
+
+    levels = 1
 
     def __init__(self, folder: Path, ids: tuple[str, ...], size: int) -> None:
         self.folder, self.ids, self.size = folder, ids, size

@@ -52,12 +52,19 @@ class SavedPipeline:
         self._compose = loaded
 
     def apply(
-        self, images: np.ndarray, masks: np.ndarray, *, sample_ids: np.ndarray, seed: int, epoch: int
+        self,
+        images: np.ndarray,
+        masks: np.ndarray,
+        *,
+        sample_ids: np.ndarray,
+        seed: int,
+        epoch: int,
+        levels: int = 1,
     ) -> tuple[np.ndarray, np.ndarray]:
-        """New images, uint8 (B, S, S, 3), and masks, uint8 (B, S, S) of 0 and 1; see `Augmenter.apply`.
+        """New images, uint8 (B, S, S, 3), and masks, uint8 (B, S, S) from 0 to `levels`; see `Augmenter.apply`.
 
         Raises:
-            UserError: the pipeline changes the size or makes masks that are not binary.
+            UserError: the pipeline changes the size, or makes masks of more than `levels`.
         """
         draws = uniforms(sample_ids, 1, seed=seed, epoch=epoch, purpose=_PURPOSE)[:, 0]
         changed, lesions = np.empty_like(images), np.empty_like(masks)
@@ -65,10 +72,10 @@ class SavedPipeline:
             self._compose.set_random_seed(int(draw * 2**32))
             result = self._compose(image=images[i], mask=masks[i])
             image, mask = result["image"], result["mask"]
-            if image.shape != images[i].shape or image.dtype != np.uint8 or mask.max(initial=0) > 1:
+            if image.shape != images[i].shape or image.dtype != np.uint8 or mask.max(initial=0) > levels:
                 raise UserError(
                     f"the pipeline {self.path} made {image.dtype} {image.shape} of uint8 {images[i].shape}, "
-                    "or a mask that is not 0 and 1: keep the size, and leave out normalisation"
+                    f"or a mask that is not from 0 to {levels}: keep the size, and leave out normalisation"
                 )
             changed[i], lesions[i] = image, mask
         return changed, lesions

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from isic_smp.data.augment import Augmenter
 from isic_smp.data.cache import PixelCache
+from isic_smp.data.taught import TaughtPixels
 from isic_smp.errors import UserError
 from isic_smp.models.normalise import normalise
 from isic_smp.training.distributed import Ranks
@@ -30,7 +31,7 @@ class Batch:
 
     Attributes:
         inputs: what the trained module is called with.
-        target: (B, 1, S, S) float32, 0 or 1.
+        target: (B, 1, S, S) float32, 0 or 1; between them where teachers are learned from.
         samples: (B,) positions in the training set.
         share: this rank's samples over an equal share of the whole batch; weighs the loss so that
             gradients averaged over ranks equal those of the whole batch.
@@ -96,7 +97,7 @@ class PixelBatches:
 
     def __init__(
         self,
-        cache: PixelCache,
+        cache: PixelCache | TaughtPixels,
         order: Order,
         *,
         mean: tuple[float, ...],
@@ -120,7 +121,12 @@ class PixelBatches:
             if self.augmenter is not None:
                 with part("augment"):
                     images, masks = self.augmenter.apply(
-                        images, masks, sample_ids=samples, seed=self.order.seed, epoch=epoch
+                        images,
+                        masks,
+                        sample_ids=samples,
+                        seed=self.order.seed,
+                        epoch=epoch,
+                        levels=self.cache.levels,
                     )
             yield torch.from_numpy(images), torch.from_numpy(masks), samples, share
 
@@ -130,9 +136,14 @@ class PixelBatches:
             if device.type == "cuda":
                 images, masks = images.pin_memory(), masks.pin_memory()
             images, masks = (t.to(device, non_blocking=True) for t in (images, masks))
-            yield Batch(
-                (normalise(images, mean=self.mean, std=self.std),), masks.unsqueeze(1).float(), samples, share
-            )
+            target = target_of(masks, self.cache.levels)
+            yield Batch((normalise(images, mean=self.mean, std=self.std),), target, samples, share)
+
+
+def target_of(masks: Tensor, levels: int) -> Tensor:
+    """Masks, uint8 (B, S, S) from 0 to `levels`, as what logits are compared with: float32 (B, 1, S, S) from 0 to 1."""
+    target = masks.unsqueeze(1).float()
+    return target if levels == 1 else target.div_(levels)
 
 
 def prefetch(items: Iterable[T], *, ahead: int = 2) -> Iterator[T]:

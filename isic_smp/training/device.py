@@ -3,7 +3,7 @@
 import contextlib
 import os
 from contextlib import AbstractContextManager
-from typing import Any
+from typing import Any, Literal
 
 import torch
 
@@ -35,7 +35,7 @@ def choose_device(name: str, *, local_rank: int = 0) -> torch.device:
     return device
 
 
-def resolve_precision(precision: Precision, device: torch.device) -> str:
+def resolve_precision(precision: Precision, device: torch.device) -> Literal["float32", "bf16"]:
     """`float32` or `bf16`; `auto` is bf16 only where the hardware computes it, for elsewhere it is slower."""
     if precision != "auto":
         return precision

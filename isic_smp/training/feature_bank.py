@@ -20,10 +20,11 @@ from torch import Tensor, nn
 
 from isic_smp.data.augment import apply_dihedral, dihedral_codes
 from isic_smp.data.cache import PixelCache
+from isic_smp.data.taught import TaughtPixels
 from isic_smp.errors import UserError
 from isic_smp.files import remove_leftovers, sync
 from isic_smp.models.normalise import normalise
-from isic_smp.training.batches import Batch, Order, prefetch
+from isic_smp.training.batches import Batch, Order, prefetch, target_of
 from isic_smp.training.device import autocast
 from isic_smp.training.parts import part
 from isic_smp.training.recipe import Recipe
@@ -242,7 +243,7 @@ def _check_space(shapes: list[tuple[int, ...]], rows: int, folder: Path) -> None
 class BankBatches:
     """Batches of banked features; the views follow the same draw as the flips of `PixelBatches`."""
 
-    def __init__(self, bank: FeatureBank, cache: PixelCache, order: Order) -> None:
+    def __init__(self, bank: FeatureBank, cache: PixelCache | TaughtPixels, order: Order) -> None:
         self.bank, self.cache, self.order = bank, cache, order
 
     def steps(self) -> int:
@@ -269,7 +270,7 @@ class BankBatches:
         for maps, masks, samples, share in prefetch(self._read(epoch)):
             yield Batch(
                 tuple(m.to(device, non_blocking=True) for m in maps),
-                masks.to(device, non_blocking=True).unsqueeze(1).float(),
+                target_of(masks.to(device, non_blocking=True), self.cache.levels),
                 samples,
                 share,
             )

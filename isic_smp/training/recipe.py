@@ -75,6 +75,9 @@ class Recipe:
     0 (never) to 1."""
     pipeline: str | None = None
     """A file of albumentations transforms (JSON or YAML, made by its `save`), applied after the others."""
+    teachers: tuple[str, ...] | None = None
+    """Trained models, named as in `init_from`; what they see in the training images, all eight views averaged, is half of
+    what is learned, the masks the other half."""
 
     # --- the optimisation
     epochs: int = 25
@@ -247,6 +250,9 @@ PRESETS: dict[str, Recipe] = {
     "default": _DEFAULT,
     # The least that is still useful, under 0.3 M parameters.
     "small": dataclasses.replace(
-        _DEFAULT, encoder="trunc-mobilenetv2_100-s3", decoder_channels=(32, 24, 16, 12), decoder_context=False
+        _DEFAULT,
+        encoder="trunc-mobilenetv2_100-s3",
+        decoder_channels=(32, 24, 16, 12),
+        decoder_context=False,
     ),
 }

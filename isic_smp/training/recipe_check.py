@@ -44,6 +44,11 @@ def problems(recipe: "Recipe") -> list[str]:
         0 <= recipe.plain_statistics <= 1,
         f"plain_statistics must be from 0 to 1, got {recipe.plain_statistics}",
     )
+    need(recipe.teachers != (), "teachers must name a model at least, or be left out")
+    need(
+        recipe.teachers is None or recipe.loss != "lovasz",
+        "lovasz compares with masks of 0 and 1, which teachers' are not: choose another loss, or no teachers",
+    )
     need(0 < recipe.threshold < 1, f"threshold must lie between 0 and 1, got {recipe.threshold}")
     need(
         not (recipe.freeze and recipe.freeze_epochs),

@@ -25,7 +25,7 @@ def fits(value: Any, hint: Any) -> bool:
     if origin in (typing.Union, types.UnionType):
         return any(fits(value, member) for member in typing.get_args(hint))
     if origin is tuple:
-        return isinstance(value, list | tuple) and all(fits(item, int) for item in value)
+        return isinstance(value, list | tuple) and all(fits(item, typing.get_args(hint)[0]) for item in value)
     if hint is float:
         return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= LARGEST
     if hint is int:
@@ -44,4 +44,7 @@ def type_name(hint: Any) -> str:
     """A type in a user's words."""
     if typing.get_origin(hint) is Literal:
         return "one of " + ", ".join(map(str, typing.get_args(hint)))
-    return getattr(hint, "__name__", None) or str(hint).replace("tuple[int, ...]", "a list of whole numbers")
+    if name := getattr(hint, "__name__", None):
+        return name
+    words = str(hint).replace("tuple[int, ...]", "a list of whole numbers")
+    return words.replace("tuple[str, ...]", "a list of words")

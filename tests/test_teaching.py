@@ -1,0 +1,121 @@
+"""Learning from trained models: what is learned, that it stays in register with the picture, and what is refused."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+import torch
+
+from isic_smp.data.augment import Augmenter
+from isic_smp.data.cache import PixelCache
+from isic_smp.errors import UserError
+from isic_smp.inference.load import save_bundle
+from isic_smp.inference.predictor import Predictor
+from isic_smp.inference.preprocessing import Preprocessing
+from isic_smp.models.upconvnet import UpConvNet
+from isic_smp.teaching import open_taught
+from isic_smp.training.batches import Order, PixelBatches
+from isic_smp.training.recipe import Recipe
+
+CPU = torch.device("cpu")
+PREPROCESSING = Preprocessing(size=64, mean=(0.5,) * 3, std=(0.25,) * 3)
+
+
+@pytest.fixture
+def pixels(small_caches) -> PixelCache:
+    return small_caches[0]
+
+
+@pytest.fixture
+def teachers(tmp_path) -> list[str]:
+    """Two untrained networks, saved."""
+    folders = []
+    for seed in range(2):
+        torch.manual_seed(seed)
+        model = UpConvNet("trunc-mobilenetv2_035-s2", encoder_weights=None, decoder_channels=(8, 8, 8))
+        folders.append(tmp_path / f"teacher-{seed}")
+        info = {"data": {"fingerprint": ("ours", "theirs")[seed], "description": "their pictures"}}
+        save_bundle(model.eval(), PREPROCESSING, info, folders[-1])
+    return [str(folder) for folder in folders]
+
+
+def taught(pixels, teachers, place, say=lambda line: None):
+    return open_taught(
+        pixels,
+        teachers,
+        cache_dir=place,
+        device=CPU,
+        precision="float32",
+        fingerprint="ours",
+        say=say,
+        progress=False,
+    )
+
+
+def test_half_of_what_is_learned_is_the_mask_and_half_the_teachers_mean_over_the_eight_views(
+    pixels, teachers, tmp_path
+):
+    from isic_smp.inference.load import load_bundle
+
+    several = np.arange(len(pixels))
+    images, masks = pixels.read(several)
+    flipping = dataclasses.replace(PREPROCESSING, test_time_flips=True)
+    seen = [Predictor(load_bundle(t).model, flipping).predict(list(images)) for t in teachers]
+    expected = 0.5 * masks + 0.5 * np.mean(seen, axis=0)
+    found = taught(pixels, teachers, tmp_path)
+    same_images, shares = found.read(several[::-1])
+    assert np.array_equal(same_images, images[::-1])
+    np.testing.assert_allclose(shares / 255, expected[::-1], atol=1.1 / 255)
+    assert np.array_equal(found.read_masks(several[::-1]), shares)
+
+
+def test_the_maps_are_computed_once_for_the_same_teachers_and_anew_for_others(pixels, teachers, tmp_path):
+    both = taught(pixels, teachers, tmp_path).maps
+    written = both.stat().st_mtime_ns
+    assert taught(pixels, teachers, tmp_path).maps == both
+    assert both.stat().st_mtime_ns == written
+    assert taught(pixels, teachers[:1], tmp_path).maps != both
+
+
+def test_shares_move_with_the_picture(pixels, teachers, tmp_path):
+    """Each batch's target, thresholded, is where the picture itself went: shares made of the mask alone say so."""
+    found = taught(pixels, teachers, tmp_path)
+    _, masks = pixels.read(np.arange(len(pixels)))
+    (tmp_path / "own.u8").write_bytes((masks * np.uint8(255)).tobytes())
+    own = type(found)(pixels, tmp_path / "own.u8")
+    augmenter = Augmenter(flips=True, affine=1.0, colour=1.0, artefacts=1.0)
+    order = Order(len(pixels), 4, shuffle=True, seed=3)
+    norm = {"mean": PREPROCESSING.mean, "std": PREPROCESSING.std}
+    hard, soft = (PixelBatches(p, order, augmenter=augmenter, **norm) for p in (pixels, own))
+    between = 0
+    for one, other in zip(hard.epoch(2, CPU), soft.epoch(2, CPU), strict=True):
+        assert torch.equal(one.inputs[0], other.inputs[0])
+        assert other.target.min() >= 0 and other.target.max() <= 1
+        assert torch.equal(one.target, (other.target >= 128 / 255).float())
+        between += int(((other.target > 0) & (other.target < 1)).sum())
+    assert between > 0
+
+
+def test_a_teacher_of_other_data_is_warned_of(pixels, teachers, tmp_path):
+    said: list[str] = []
+    taught(pixels, teachers, tmp_path, said.append)
+    [line] = said
+    assert teachers[1] in line and "their pictures" in line
+
+
+def test_a_map_file_of_another_length_is_refused(pixels, teachers, tmp_path):
+    maps = taught(pixels, teachers, tmp_path).maps
+    maps.write_bytes(maps.read_bytes()[:-7])
+    with pytest.raises(UserError, match=r"damaged.*delete that file"):
+        taught(pixels, teachers, tmp_path)
+
+
+def test_what_no_teacher_can_be_is_refused(pixels, tmp_path):
+    with pytest.raises(UserError, match="no model 'nobody'"):
+        taught(pixels, ["nobody"], tmp_path)
+    with pytest.raises(UserError, match="name a model"):
+        Recipe(teachers=())
+    with pytest.raises(UserError, match="lovasz"):
+        Recipe(teachers=("isic2016",), loss="lovasz")
+    with pytest.raises(UserError, match="a list of words"):
+        Recipe.from_dict({"teachers": [1, 2]})
