@@ -105,7 +105,8 @@ def recipe_settings(params: Params, base: Recipe) -> dict:
     name = parse_encoder_name(base.encoder)
     encoder = encoder_name(name.timm_name, params["cut"], same_padding=name.same_padding)
     settings = {k: v for k, v in params.items() if k not in ("cut", "width", "encoder_lr_share")}
-    steps = len(parse_encoder_name(encoder).strides)
+    halvings = len(parse_encoder_name(encoder).strides)
+    steps = min(base.decoder_depth or halvings, halvings)
     if "encoder_lr_share" in params:
         settings["encoder_lr"] = params["lr"] * params["encoder_lr_share"]
     if base.freeze and base.feature_bank != "off":
@@ -114,8 +115,8 @@ def recipe_settings(params: Params, base: Recipe) -> dict:
             "colour": 0.0,
             "artefacts": 0.0,
         }  # so that all trials train from the feature bank
-    channels = [max(8, int(c * WIDTHS[params["width"]])) for c in default_channels(steps, steps)]
-    return settings | {"encoder": encoder, "decoder_channels": channels}
+    channels = [max(8, int(c * WIDTHS[params["width"]])) for c in default_channels(halvings, steps)]
+    return settings | {"encoder": encoder, "decoder_depth": steps, "decoder_channels": channels}
 
 
 def pruner(options: SearchOptions) -> BasePruner:

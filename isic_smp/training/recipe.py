@@ -213,6 +213,7 @@ def _preset_and_settings(name_or_file: str) -> tuple[Recipe, dict[Any, Any]]:
 
 
 _DEFAULT = Recipe(
+    decoder_depth=2,  # as good as all four for two thirds of the sums
     decoder_width=0.75,
     decoder_context=True,
     affine=1.0,
@@ -252,6 +253,7 @@ PRESETS: dict[str, Recipe] = {
     "small": dataclasses.replace(
         _DEFAULT,
         encoder="trunc-mobilenetv2_100-s3",
+        decoder_depth=None,
         decoder_channels=(32, 24, 16, 12),
         decoder_context=False,
     ),

@@ -93,6 +93,7 @@ def problems(recipe: "Recipe") -> list[str]:
     channels = recipe.decoder_channels
     need(
         channels is None or (len(channels) == steps and min(channels, default=0) >= 1),
-        f"decoder_channels must be {steps} positive numbers, one a decoder step, got {channels}",
+        f"decoder_channels must be {steps} positive numbers, one a decoder step, got {channels}; mind "
+        "decoder_depth, the number of steps",
     )
     return found

@@ -84,7 +84,9 @@ def test_unknown_names_and_wrong_types_are_all_named():
 
 @pytest.mark.parametrize("preset", sorted(PRESETS))
 def test_yaml_round_trip(tmp_path, preset):
-    recipe = dataclasses.replace(PRESETS[preset], decoder_channels=(64, 32, 16, 8), encoder_lr=1e-4, seed=7)
+    recipe = dataclasses.replace(
+        PRESETS[preset], decoder_depth=3, decoder_channels=(64, 32, 16), encoder_lr=1e-4, seed=7
+    )
     file = tmp_path / "recipe.yaml"
     file.write_text(yaml.safe_dump(recipe.to_dict()))
     assert load_recipe(str(file)) == recipe
