@@ -61,6 +61,7 @@ def ship(trained: Bundle, data_dir: Path) -> None:
     recipe = dict(trained.info["recipe"])
     # A path says nothing elsewhere; the file's name says what it was.
     recipe["encoder_weights"] = Path(recipe["encoder_weights"]).name
+    recipe["teachers"] = [Path(teacher).name for teacher in recipe.get("teachers") or ()] or None
     info = {
         **trained.info,
         "recipe": recipe,
