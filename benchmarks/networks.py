@@ -23,8 +23,12 @@ NETWORKS: dict[str, list[str]] = {
     "fine-tuned": ["--recipe", "default"],
     "frozen encoder": ["--recipe", "default", "--freeze"],
     "small": ["--recipe", "small"],
+    "frozen encoder, taught": ["--recipe", "default", "--freeze"],
+    "small, taught": ["--recipe", "small"],
     "smp.Unet, whole MobileNetV2": [],
 }
+TAUGHT = ", taught"
+"""Ends the names of networks that learn from the fine-tuned ones, of all seeds, as well as from the masks."""
 UNET = "smp.Unet, whole MobileNetV2"
 UNET_ENCODER = "trunc-mobilenetv2_100-s6-same"
 PICTURE = Path(__file__).parent.parent / "docs" / "images" / "networks.png"
@@ -72,6 +76,9 @@ def trained(options: argparse.Namespace, name: str, seed: int) -> Path:
                 *["--cache-dir", str(options.work_dir.resolve() / "cache")],
                 *(["--epochs", str(options.epochs)] if options.epochs else []),
             ]
+            if name.endswith(TAUGHT):
+                teachers = [trained(options, "fine-tuned", number) for number in range(options.seeds)]
+                command += ["--teachers", *map(str, teachers)]
         with (place / "log.txt").open("a") as log:
             subprocess.run(command, cwd=place, check=True, stdout=log, stderr=log, env={**os.environ})
     return folder / "model"
