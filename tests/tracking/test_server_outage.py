@@ -6,6 +6,8 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -109,61 +111,27 @@ def picture(epoch: int) -> np.ndarray:
     return np.full((64, 64, 3), epoch, np.uint8)
 
 
-@pytest.mark.parametrize("fault", ["killed", "frozen"])
-def test_nothing_is_lost_or_doubled_when_the_server_goes_away(server, tmp_path, client, fault, monkeypatch):
-    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "3")
-    uri, up, down = server
-    up()
-    log = RunLog.start(
-        experiment="outage",
-        run_name=fault,
+def start(experiment: str, name: str, uri: str, folder: Path) -> RunLog:
+    """A run whose journal lies in `folder`."""
+    return RunLog.start(
+        experiment=experiment,
+        run_name=name,
         params={"a": 1},
         tags={},
-        journal=tmp_path / "journal",
+        journal=folder / "journal",
         tracking_uri=prepare_store(uri),
     )
+
+
+def train(log: RunLog, trouble: Callable[[], None]) -> None:
+    """300 epochs of metrics, with a picture and a data set in each fiftieth; `trouble` comes before the hundredth.
+
+    Fails where a call takes a second: training would have waited for MLflow.
+    """
     longest = 0.0
     for epoch in range(1, 301):
         if epoch == 100:
-            down(signal.SIGKILL if fault == "killed" else signal.SIGSTOP)
-        began = time.monotonic()
-        log.log_metrics({"train/loss": 1 / epoch, "val/dice": epoch / 300}, step=epoch)
-        if epoch % 50 == 0:
-            log.log_image(picture(epoch % 256), "val/case_1", epoch)
-        longest = max(longest, time.monotonic() - began)
-        time.sleep(0.02)
-    assert longest < 1, "the training thread waited for MLflow"
-    if fault == "killed":
-        up()
-    else:
-        down(signal.SIGCONT)
-    assert log.finish(timeout=120)
-
-    for key in ("train/loss", "val/dice"):
-        assert [m.step for m in client.get_metric_history(log.run_id, key)] == list(range(1, 301))
-    stored = sorted(path.name for path in (tmp_path / "server-artifacts").rglob("*+step+*"))
-    assert len(stored) == 12 and len(set(stored)) == 12
-    run = client.get_run(log.run_id)
-    assert run.info.status == "FINISHED" and run.data.params == {"a": "1"}
-
-
-def test_nothing_is_lost_or_doubled_when_the_servers_disk_is_full(on_small_disk, tmp_path):
-    """Full for two thirds of a run, under the server's database and its artifacts; then there is room again."""
-    from mlflow import MlflowClient
-
-    uri, store, disk, said = on_small_disk
-    log = RunLog.start(
-        experiment="full",
-        run_name="full",
-        params={"a": 1},
-        tags={},
-        journal=tmp_path / "journal",
-        tracking_uri=prepare_store(uri),
-    )
-    ballast, longest = Ballast(disk), 0.0
-    for epoch in range(1, 301):
-        if epoch == 100:
-            ballast.load()
+            trouble()
         began = time.monotonic()
         log.log_metrics({"train/loss": 1 / epoch, "val/dice": epoch / 300}, step=epoch)
         if epoch % 50 == 0:
@@ -172,6 +140,43 @@ def test_nothing_is_lost_or_doubled_when_the_servers_disk_is_full(on_small_disk,
         longest = max(longest, time.monotonic() - began)
         time.sleep(0.02)
     assert longest < 1, "the training thread waited for MLflow"
+
+
+def check_whole(client, log: RunLog) -> None:
+    """The server holds all that `train` logged, each once, and the run has ended."""
+    for key in ("train/loss", "val/dice"):
+        assert [m.step for m in client.get_metric_history(log.run_id, key)] == list(range(1, 301))
+    run = client.get_run(log.run_id)
+    assert run.info.status == "FINISHED" and run.data.params == {"a": "1"}
+    assert len(run.inputs.dataset_inputs) == 6
+
+
+@pytest.mark.parametrize("fault", ["killed", "frozen"])
+def test_nothing_is_lost_or_doubled_when_the_server_goes_away(server, tmp_path, client, fault, monkeypatch):
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "3")
+    uri, up, down = server
+    up()
+    log = start("outage", fault, uri, tmp_path)
+    train(log, lambda: down(signal.SIGKILL if fault == "killed" else signal.SIGSTOP))
+    if fault == "killed":
+        up()
+    else:
+        down(signal.SIGCONT)
+    assert log.finish(timeout=120)
+
+    check_whole(client, log)
+    stored = sorted(path.name for path in (tmp_path / "server-artifacts").rglob("*+step+*"))
+    assert len(stored) == 12 and len(set(stored)) == 12
+
+
+def test_nothing_is_lost_or_doubled_when_the_servers_disk_is_full(on_small_disk, tmp_path):
+    """Full for two thirds of a run, under the server's database and its artifacts; then there is room again."""
+    from mlflow import MlflowClient
+
+    uri, store, disk, said = on_small_disk
+    log = start("full", "full", uri, tmp_path)
+    ballast = Ballast(disk)
+    train(log, ballast.load)
     deadline = time.monotonic() + 60
     while not any(words in said.read_text() for words in ("disk is full", "No space left", "disk I/O error")):
         assert time.monotonic() < deadline, "the server never met its full disk"
@@ -181,14 +186,10 @@ def test_nothing_is_lost_or_doubled_when_the_servers_disk_is_full(on_small_disk,
     assert log.journal.count_refused() == 0
 
     client = MlflowClient(store)
-    for key in ("train/loss", "val/dice"):
-        assert [m.step for m in client.get_metric_history(log.run_id, key)] == list(range(1, 301))
+    check_whole(client, log)
     stored = {path.name: path for path in (disk / "artifacts").rglob("*+step+*")}
     assert len(stored) == len(list((disk / "artifacts").rglob("*+step+*"))) == 12
     assert all(path.stat().st_size > 0 for path in stored.values())
-    run = client.get_run(log.run_id)
-    assert run.info.status == "FINISHED" and run.data.params == {"a": "1"}
-    assert len(run.inputs.dataset_inputs) == 6
 
 
 FAULTS = ("slow", "500", "500 after", "cut", "garbage", "half")
@@ -201,26 +202,8 @@ def test_nothing_is_lost_or_doubled_whatever_the_server_answers(behind_proxy, tm
 
     proxy, artifacts = behind_proxy
     proxy.mode, proxy.spoiled = "well", 0
-    log = RunLog.start(
-        experiment="faults",
-        run_name=fault,
-        params={"a": 1},
-        tags={},
-        journal=tmp_path / "journal",
-        tracking_uri=prepare_store(proxy.uri),
-    )
-    longest = 0.0
-    for epoch in range(1, 301):
-        if epoch == 100:
-            proxy.mode = fault
-        began = time.monotonic()
-        log.log_metrics({"train/loss": 1 / epoch, "val/dice": epoch / 300}, step=epoch)
-        if epoch % 50 == 0:
-            log.log_image(picture(epoch % 256), "val/case_1", epoch)
-            log.log_dataset("shared", source="here", digest=f"{epoch:012d}", profile={}, context="train")
-        longest = max(longest, time.monotonic() - began)
-        time.sleep(0.02)
-    assert longest < 1, "the training thread waited for MLflow"
+    log = start("faults", fault, proxy.uri, tmp_path)
+    train(log, lambda: setattr(proxy, "mode", fault))
     deadline = time.monotonic() + 60
     while not proxy.spoiled and time.monotonic() < deadline:
         time.sleep(0.1)
@@ -230,12 +213,9 @@ def test_nothing_is_lost_or_doubled_whatever_the_server_answers(behind_proxy, tm
     assert log.journal.count_refused() == 0
 
     client = MlflowClient(proxy.uri)
-    for key in ("train/loss", "val/dice"):
-        assert [m.step for m in client.get_metric_history(log.run_id, key)] == list(range(1, 301))
+    check_whole(client, log)
     stored = [path.name for path in artifacts.rglob(f"{log.run_id}/artifacts/images/*+step+*")]
     assert len(stored) == 12 and len(set(stored)) == 12
     run = client.get_run(log.run_id)
-    assert run.info.status == "FINISHED" and run.data.params == {"a": "1"}
-    assert len(run.inputs.dataset_inputs) == 6
     runs = client.search_runs([run.info.experiment_id], f"attributes.run_name = '{fault}'")
     assert len(runs) == 1
