@@ -9,12 +9,13 @@ import torch
 from isic_smp.data.augment import Augmenter
 from isic_smp.data.cache import PixelCache
 from isic_smp.errors import UserError
-from isic_smp.inference.load import save_bundle
+from isic_smp.inference.load import load_bundle, save_bundle
 from isic_smp.inference.predictor import Predictor
 from isic_smp.inference.preprocessing import Preprocessing
 from isic_smp.models.upconvnet import UpConvNet
 from isic_smp.teaching import open_taught
 from isic_smp.training.batches import Order, PixelBatches
+from isic_smp.training.feature_bank import BankBatches, open_feature_bank
 from isic_smp.training.recipe import Recipe
 
 CPU = torch.device("cpu")
@@ -55,8 +56,6 @@ def taught(pixels, teachers, place, say=lambda line: None):
 def test_half_of_what_is_learned_is_the_mask_and_half_the_teachers_mean_over_the_eight_views(
     pixels, teachers, tmp_path
 ):
-    from isic_smp.inference.load import load_bundle
-
     several = np.arange(len(pixels))
     images, masks = pixels.read(several)
     flipping = dataclasses.replace(PREPROCESSING, test_time_flips=True)
@@ -94,6 +93,19 @@ def test_shares_move_with_the_picture(pixels, teachers, tmp_path):
         assert torch.equal(one.target, (other.target >= 128 / 255).float())
         between += int(((other.target > 0) & (other.target < 1)).sum())
     assert between > 0
+
+
+def test_a_bank_learns_the_same_shares_in_the_same_views(pixels, teachers, tmp_path):
+    found = taught(pixels, teachers, tmp_path)
+    model = load_bundle(teachers[0]).model
+    model.freeze_encoder()
+    bank = open_feature_bank(model, pixels, views=8, cache_dir=tmp_path, device=CPU, precision="float32")
+    order = Order(len(pixels), 4, shuffle=True, seed=3)
+    flips = Augmenter(flips=True, affine=0, colour=0)
+    through = PixelBatches(found, order, augmenter=flips, mean=PREPROCESSING.mean, std=PREPROCESSING.std)
+    for one, other in zip(through.epoch(1, CPU), BankBatches(bank, found, order).epoch(1, CPU), strict=True):
+        assert torch.equal(one.target, other.target)
+        assert ((one.target > 0) & (one.target < 1)).any()
 
 
 def test_a_teacher_of_other_data_is_warned_of(pixels, teachers, tmp_path):
