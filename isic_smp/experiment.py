@@ -158,7 +158,7 @@ def run_experiment(
                 network=prepared.network,
                 ranks=ranks,
                 checkpoints=checkpoints,
-                fingerprint=data.fingerprint + prepared.pipeline_digest,
+                fingerprint=data.fingerprint + prepared.pipeline_digest + prepared.teachers_digest,
                 resume=setup.resume,
                 on_epoch=on_epoch,
                 progress=progress,

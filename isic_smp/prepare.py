@@ -58,6 +58,8 @@ class Prepared:
     """`recipe.init_from` or `recipe.encoder_weights`, or what a demo fell back to."""
     pipeline_digest: str
     """sha256 of the file `recipe.pipeline`; empty without one."""
+    teachers_digest: str
+    """Of the training pixels and the weights of `recipe.teachers`; empty without them."""
 
 
 @dataclass(frozen=True)
@@ -153,6 +155,7 @@ def prepare(
         preprocessing=preprocessing,
         weights_used=weights_used,
         pipeline_digest=pipeline.digest if pipeline else "",
+        teachers_digest=taught.digest if isinstance(taught, TaughtPixels) else "",
     )
 
 

@@ -1,14 +1,17 @@
 """Learning from trained models: what is learned, that it stays in register with the picture, and what is refused."""
 
 import dataclasses
+import shutil
 
 import numpy as np
 import pytest
 import torch
+from small_run import SETTINGS, draw_pictures
 
 from isic_smp.data.augment import Augmenter
 from isic_smp.data.cache import PixelCache
 from isic_smp.errors import UserError
+from isic_smp.experiment import Setup, run_experiment
 from isic_smp.inference.load import load_bundle, save_bundle
 from isic_smp.inference.predictor import Predictor
 from isic_smp.inference.preprocessing import Preprocessing
@@ -16,7 +19,7 @@ from isic_smp.models.upconvnet import UpConvNet
 from isic_smp.teaching import open_taught
 from isic_smp.training.batches import Order, PixelBatches
 from isic_smp.training.feature_bank import BankBatches, open_feature_bank
-from isic_smp.training.recipe import Recipe
+from isic_smp.training.recipe import PRESETS, Recipe
 
 CPU = torch.device("cpu")
 PREPROCESSING = Preprocessing(size=64, mean=(0.5,) * 3, std=(0.25,) * 3)
@@ -120,6 +123,26 @@ def test_a_map_file_of_another_length_is_refused(pixels, teachers, tmp_path):
     maps.write_bytes(maps.read_bytes()[:-7])
     with pytest.raises(UserError, match=r"damaged.*delete that file"):
         taught(pixels, teachers, tmp_path)
+
+
+def test_a_run_learns_from_a_run_and_does_not_go_on_with_other_teachers(tmp_path, teachers):
+    draw_pictures(tmp_path / "drawn")
+    settings = {**SETTINGS, "teachers": teachers[:1], "epochs": 1}
+    recipe = Recipe.from_dict({k: v for k, v in settings.items() if k != "recipe"}, PRESETS["report"])
+    setup = Setup(
+        data="synthetic",
+        data_dir=tmp_path / "drawn",
+        output_dir=tmp_path / "run",
+        cache_dir=tmp_path / "cache",
+        offline=True,
+    )
+    said: list[str] = []
+    assert run_experiment(recipe, setup, say=said.append) is not None
+    assert any("trained on other data" in line for line in said)
+    shutil.rmtree(teachers[0])
+    shutil.copytree(teachers[1], teachers[0])
+    with pytest.raises(UserError, match="other data"):
+        run_experiment(recipe, dataclasses.replace(setup, resume=True), say=said.append)
 
 
 def test_what_no_teacher_can_be_is_refused(pixels, tmp_path):

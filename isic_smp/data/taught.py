@@ -29,6 +29,7 @@ class TaughtPixels:
     Attributes:
         ids: as the cache has them.
         levels: what certain lesion counts.
+        digest: the file's name, which says whose maps of which pixels these are.
 
     Raises:
         UserError: the file cannot be read or is of another length.
@@ -37,7 +38,7 @@ class TaughtPixels:
     levels = LEVELS
 
     def __init__(self, pixels: PixelCache, maps: Path) -> None:
-        self.pixels, self.maps, self.ids = pixels, maps, pixels.ids
+        self.pixels, self.maps, self.ids, self.digest = pixels, maps, pixels.ids, maps.stem
         self._record = pixels.size**2
         try:
             self._file = os.open(maps, os.O_RDONLY)

@@ -83,9 +83,8 @@ def told_in_a_line(url: str) -> Iterator[None]:
         failure = error.__context__ if isinstance(error, UnboundLocalError) else error
         if not isinstance(failure, (StorageInternalError, DBAPIError)):
             raise
-        if isinstance(
-            _innermost_raised(failure), IntegrityError
-        ):  # rows that contradict each other: ours to mend
+        # Rows that contradict each other are a fault of this program's, and keep their traceback.
+        if isinstance(_innermost_raised(failure), IntegrityError):
             raise
         raise UserError(
             f"the study's database {without_password(url)} fails: {brief(failure)}; finished trials are kept in their "

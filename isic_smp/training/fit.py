@@ -142,7 +142,10 @@ def _check_same(state: dict[str, Any], recipe: Recipe, fingerprint: str, *, chec
     if lacking := sorted(_STATE - state.keys()):
         raise UserError(f"{checkpoints.last} lacks {', '.join(lacking)}; delete the file to start afresh")
     if state["fingerprint"] != fingerprint:
-        raise UserError(f"{checkpoints.last} was made on other data; choose another --output-dir")
+        raise UserError(
+            f"{checkpoints.last} was made on other data, or with another pipeline or other teachers; choose another "
+            "--output-dir"
+        )
     if differing := differences(state["recipe"], recipe):
         said = ", ".join(f"{name} {then} then, {now} now" for name, then, now in differing)
         raise UserError(
