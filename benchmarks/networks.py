@@ -22,6 +22,8 @@ from common import NoProgress, report, silent
 NETWORKS: dict[str, list[str]] = {
     "fine-tuned": ["--recipe", "default"],
     "frozen encoder": ["--recipe", "default", "--freeze"],
+    "fine-tuned, four steps": ["--recipe", "default", "--decoder-depth", "4"],
+    "frozen encoder, four steps": ["--recipe", "default", "--decoder-depth", "4", "--freeze"],
     "small": ["--recipe", "small"],
     "frozen encoder, taught": ["--recipe", "default", "--freeze"],
     "small, taught": ["--recipe", "small"],

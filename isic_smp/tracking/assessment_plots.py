@@ -76,7 +76,7 @@ def review(found: Assessment, path: Path) -> None:
         border, color="black", linewidth=1, linestyle=":", label="worst-ranked tenth: left of here"
     )
     scatter.set_title(f"True IoU over expected IoU ({len(judged.iou)} images)", loc="left", fontsize=TEXT + 1)
-    scatter.legend(loc="lower right", frameon=False, fontsize=TEXT)
+    scatter.legend(loc="upper left", frameon=False, fontsize=TEXT)
     coverage = np.arange(1, len(judged.iou) + 1) / len(judged.iou)
     for values, style, colour, name in (
         (np.full(len(coverage), judged.random_risk()), ":", GREY, "at random"),
