@@ -25,10 +25,11 @@ NETWORKS: dict[str, list[str]] = {
     "fine-tuned, four steps": ["--recipe", "default", "--decoder-depth", "4"],
     "frozen encoder, four steps": ["--recipe", "default", "--decoder-depth", "4", "--freeze"],
     "small": ["--recipe", "small"],
-    "frozen encoder, taught": ["--recipe", "default", "--freeze"],
     "small, taught": ["--recipe", "small"],
     "smp.Unet, whole MobileNetV2": [],
 }
+MARKERS = "os^vDXP"
+"""Of the points in the picture, a network each."""
 TAUGHT = ", taught"
 """Ends the names of networks that learn from the fine-tuned ones, of all seeds, as well as from the masks."""
 UNET = "smp.Unet, whole MobileNetV2"
@@ -183,20 +184,17 @@ def draw(rows: list[dict]) -> None:
     import matplotlib.pyplot as plt
     from matplotlib.ticker import FuncFormatter
 
-    figure, axes = plt.subplots(1, 2, figsize=(9, 3.6), sharey=True, layout="constrained")
+    figure, axes = plt.subplots(1, 2, figsize=(9, 4.2), sharey=True, layout="constrained")
     for axis, cost in zip(axes, ("parameters, M", "multiply-adds, M"), strict=True):
-        for found in rows:
+        for found, marker in zip(rows, MARKERS, strict=False):
             iou, _, error = found["IoU"].partition(" ± ")
-            x, y = found[cost], float(iou)
-            axis.errorbar(x, y, yerr=float(error or 0), marker="o", capsize=3)
-            left = x > 1.5 * min(other[cost] for other in rows)  # so that no label leaves the axes
-            axis.annotate(
-                found["network"],
-                (x, y),
-                (-6 if left else 6, 6),
-                textcoords="offset points",
-                fontsize=8,
-                ha="right" if left else "left",
+            axis.errorbar(
+                found[cost],
+                float(iou),
+                yerr=float(error or 0),
+                marker=marker,
+                capsize=3,
+                label=found["network"],
             )
         axis.set(xscale="log", xlabel=cost)
         for set_formatter in (axis.xaxis.set_major_formatter, axis.xaxis.set_minor_formatter):
@@ -204,6 +202,9 @@ def draw(rows: list[dict]) -> None:
         axis.margins(x=0.15, y=0.15)
         axis.grid(alpha=0.3)
     axes[0].set_ylabel("test IoU, 331 images")
+    # Not beside the points: several networks of nearly one size lie upon each other.
+    handles, names = axes[0].get_legend_handles_labels()
+    figure.legend(handles, names, loc="outside lower center", ncols=4, frameon=False, fontsize=8)
     figure.savefig(PICTURE, dpi=110)
 
 
