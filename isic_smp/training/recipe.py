@@ -141,6 +141,8 @@ class Recipe:
     def from_dict(cls, settings: Mapping[str, Any], base: "Recipe | None" = None) -> "Recipe":
         """A recipe from `base` (default: the `default` preset) and `settings`.
 
+        Where they give the decoder's channels and not its depth, their number is the depth.
+
         Raises:
             UserError: unknown names, wrong types or impossible values, all said at once.
         """
@@ -155,6 +157,8 @@ class Recipe:
             hint = f" (settings are: {', '.join(known)})" if unknown else ""
             raise UserError("bad recipe: " + "; ".join(unknown + wrong) + hint)
         values = {name: converted(value, known[name]) for name, value in settings.items()}
+        if values.get("decoder_channels") and "decoder_depth" not in values:
+            values["decoder_depth"] = len(values["decoder_channels"])
         return dataclasses.replace(base or PRESETS["default"], **values)
 
 

@@ -115,3 +115,12 @@ def test_a_bad_yaml_file_is_one_line(tmp_path, text):
     with pytest.raises(UserError) as error:
         load_recipe(str(file))
     assert "\n" not in str(error.value)
+
+
+def test_the_channels_of_a_file_say_how_deep_its_decoder_is(tmp_path):
+    """Without that, a file made for another default would be refused."""
+    (tmp_path / "mine.yaml").write_text("decoder_channels: [64, 32, 16, 8]\n")
+    assert load_recipe(str(tmp_path / "mine.yaml")).decoder_depth == 4
+    (tmp_path / "mine.yaml").write_text("decoder_channels: [64, 32, 16, 8]\ndecoder_depth: 3\n")
+    with pytest.raises(UserError, match="decoder_channels must be 3"):
+        load_recipe(str(tmp_path / "mine.yaml"))
