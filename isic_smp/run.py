@@ -7,7 +7,6 @@ python -m isic_smp.run --recipe my.yaml --data-dir data/isic2016 --encoder-weigh
 torchrun --nproc-per-node 2 -m isic_smp.run           # two processes, one run
 """
 
-import argparse
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -18,7 +17,7 @@ import tyro
 
 from isic_smp import cli
 from isic_smp.errors import UserError
-from isic_smp.training.recipe import PRESETS, Recipe, load_recipe
+from isic_smp.training.recipe import PRESETS, Recipe, recipe_of_command
 
 if TYPE_CHECKING:
     from isic_smp.experiment import Result
@@ -66,10 +65,8 @@ class Options:
 
 def parse(argv: Sequence[str] | None = None) -> Options:
     """Options from the command line, over the preset or file that `--recipe` names."""
-    first = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
-    first.add_argument("--recipe", default="default")
-    named, _ = first.parse_known_args(argv)
-    default = Options(recipe=named.recipe, settings=load_recipe(named.recipe))
+    name, recipe = recipe_of_command(argv)
+    default = Options(recipe=name, settings=recipe)
     return cli.parse(Options, prog=PROG, description=str(__doc__), argv=argv, default=default)
 
 

@@ -1,6 +1,5 @@
 """The options that every sweep's command has."""
 
-import argparse
 import os
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -10,7 +9,7 @@ import tyro
 
 from isic_smp import cli
 from isic_smp.errors import UserError
-from isic_smp.training.recipe import PRESETS, Recipe, base_preset, load_recipe
+from isic_smp.training.recipe import PRESETS, Recipe, base_preset, recipe_of_command
 
 STORAGE_VARIABLE = "ISIC_SMP_STORAGE"
 
@@ -68,10 +67,8 @@ def parse(kind: type[T], *, prog: str, description: str) -> T:
     Raises:
         UserError: an unknown or impossible option.
     """
-    first = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
-    first.add_argument("--recipe", default="default")
-    named, _ = first.parse_known_args()
-    default = kind(recipe=named.recipe, settings=load_recipe(named.recipe))
+    name, recipe = recipe_of_command(None)
+    default = kind(recipe=name, settings=recipe)
     options = cli.parse(kind, prog=prog, description=description, default=default)
     for name in ("workers", "processes_per_trial", "seeds", "heartbeat"):
         if getattr(options, name) < 1:

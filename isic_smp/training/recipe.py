@@ -5,9 +5,10 @@ from `Recipe`'s fields, so a setting exists exactly once. This module imports ne
 a command's `--help` must answer at once.
 """
 
+import argparse
 import dataclasses
 import typing
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -188,6 +189,32 @@ def load_recipe(name_or_file: str) -> Recipe:
     """
     base, settings = _preset_and_settings(name_or_file)
     return Recipe.from_dict(settings, base)
+
+
+def recipe_of_command(argv: Sequence[str] | None) -> tuple[str, Recipe]:
+    """What a command's `--recipe` names, and that recipe, for its other options to change.
+
+    Where they give the decoder's channels and not its depth, their number is the depth, as in a file.
+
+    Args:
+        argv: the command's words; None: this process's own.
+
+    Raises:
+        UserError: as of `load_recipe`.
+    """
+    words = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    words.add_argument("--recipe", default="default")
+    words.add_argument("--decoder-channels", "--decoder_channels", nargs="*", default=[])
+    words.add_argument("--decoder-depth", "--decoder_depth")
+    given, _ = words.parse_known_args(argv)
+    recipe = load_recipe(given.recipe)
+    count = len(given.decoder_channels)
+    if count and given.decoder_channels != ["None"] and given.decoder_depth is None:
+        try:
+            recipe = dataclasses.replace(recipe, decoder_channels=None, decoder_depth=count)
+        except UserError:  # too deep for this recipe's encoder, but the command may name another
+            recipe = dataclasses.replace(recipe, decoder_channels=None, decoder_depth=None)
+    return given.recipe, recipe
 
 
 def base_preset(name_or_file: str) -> Recipe:

@@ -124,3 +124,28 @@ def test_the_channels_of_a_file_say_how_deep_its_decoder_is(tmp_path):
     (tmp_path / "mine.yaml").write_text("decoder_channels: [64, 32, 16, 8]\ndecoder_depth: 3\n")
     with pytest.raises(UserError, match="decoder_channels must be 3"):
         load_recipe(str(tmp_path / "mine.yaml"))
+
+
+@pytest.mark.parametrize(
+    ("words", "depth"),
+    [
+        ("--decoder-channels 64 32 16 8", 4),
+        ("--freeze --decoder-channels 64 32 --seed 1", 2),
+        ("--encoder trunc-mobilenetv2_035-s2 --decoder-channels 8 8 8", 3),
+        ("--encoder trunc-mobilenetv2_100-s6 --decoder-channels 8 8 8 8 8", None),
+        ("--decoder-depth 3 --decoder-channels 64 32 16", 3),
+        ("--recipe small --decoder-channels 8 8", 2),
+        ("", 2),
+    ],
+)
+def test_the_channels_of_a_command_say_how_deep_its_decoder_is(words, depth):
+    from isic_smp.run import parse
+
+    assert parse(words.split()).settings.decoder_depth == depth
+
+
+def test_a_commands_depth_that_its_channels_contradict_is_refused():
+    from isic_smp.run import parse
+
+    with pytest.raises((UserError, SystemExit)):
+        parse("--decoder-depth 3 --decoder-channels 64 32".split())
