@@ -147,5 +147,5 @@ def test_the_channels_of_a_command_say_how_deep_its_decoder_is(words, depth):
 def test_a_commands_depth_that_its_channels_contradict_is_refused():
     from isic_smp.run import parse
 
-    with pytest.raises((UserError, SystemExit)):
-        parse("--decoder-depth 3 --decoder-channels 64 32".split())
+    with pytest.raises(UserError, match="decoder_channels must be 3"):
+        parse(["--decoder-depth", "3", "--decoder-channels", "64", "32"])
