@@ -5,7 +5,8 @@
     python -m isic_smp.compare runs/a runs/b runs/c                 # b and c against a
 
 A RUN is a run's --output-dir, an MLflow run id or an MLflow run name. Runs whose recipes differ only
-in the seed make up one group; every other group is compared with the first. The table, a report
+in the seed make up one group; every other group is compared with the first. The folds of a cross-validation
+(run --fold K/N) are taken together, with --split validation. The table, a report
 (report.html, which opens without a server) and its pictures go to --out and to MLflow.
 """
 
@@ -64,6 +65,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     from isic_smp.comparison.data import find_data
     from isic_smp.comparison.effects import METRIC_NAMES, compare_groups
     from isic_smp.comparison.files import REPORT, write_files
+    from isic_smp.comparison.folds import join_folds
     from isic_smp.comparison.groups import group_runs
     from isic_smp.comparison.runs import check_comparable, find_runs
     from isic_smp.comparison.text import caveats, describe_setting, table
@@ -73,6 +75,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     runs = find_runs(
         options.runs, metric=options.metric, split=options.split, tracking_uri=options.tracking_uri
     )
+    runs = join_folds(runs)
     check_comparable(runs, any_size=options.any_size)
     groups = group_runs(runs, each=options.each)
     folder = _make_folder(options.out, "-vs-".join(group.slug for group in groups))

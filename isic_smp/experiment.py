@@ -18,6 +18,7 @@ from isic_smp.assessment.assess import assess
 from isic_smp.assessment.fitting import fit_on_validation
 from isic_smp.assessment.observations import Observations, score_and_observe
 from isic_smp.data.diagnoses import read_diagnoses
+from isic_smp.data.folds import Fold, take_fold
 from isic_smp.data.groups import hold_out
 from isic_smp.data.isic2016 import LesionData
 from isic_smp.data.pairs import Pair
@@ -57,6 +58,8 @@ class Setup:
     binarize_masks: bool = False
     hold_out: str | None = None
     """A group of pictures (`data.groups.GROUPS`) to leave out of training and to validate on; nothing is tested."""
+    fold: Fold | None = None
+    """A part of the training images to validate on, the others to train on (`data.folds`); nothing is tested."""
     output_dir: Path | None = None
     cache_dir: Path | None = None
     experiment: str | None = None
@@ -106,6 +109,8 @@ def run_experiment(
     """
     if setup.profile < 0:
         raise UserError(f"--profile must be a number of steps, 0 for none, got {setup.profile}")
+    if setup.hold_out is not None and setup.fold is not None:
+        raise UserError("--hold-out and --fold both say what is validated on: leave one of them out")
     with contextlib.ExitStack() as stack:
         ranks = stack.enter_context(join_ranks())
         place = Place(
@@ -121,6 +126,8 @@ def run_experiment(
         )
         if setup.hold_out is not None:
             data = main_first(ranks, lambda: _without(setup, data, place))
+        if setup.fold is not None:
+            data = take_fold(data, setup.fold)
         place.say(f"data: {data.describe()}")
         diagnosis = read_diagnoses(data.root) or {}  # before the work: a manifest may be broken
         make_deterministic(place.device, recipe.seed)
@@ -246,6 +253,7 @@ def _start_log(
             "device": str(place.device),
             "world_size": str(place.ranks.world),
             **({"held_out": setup.hold_out} if setup.hold_out else {}),
+            **({"fold": str(setup.fold)} if setup.fold else {}),
             **setup.tags,
             **({"pipeline_sha256": prepared.pipeline_digest} if prepared.pipeline_digest else {}),
         },
@@ -285,7 +293,12 @@ def _finish(
     )
     info = {
         "recipe": recipe.to_dict(),
-        "data": {"name": data.name, "fingerprint": data.fingerprint, "description": data.describe()},
+        "data": {
+            "name": data.name,
+            "fingerprint": data.fingerprint,
+            "description": data.describe(),
+            **({"fold": str(setup.fold)} if setup.fold else {}),
+        },
         "encoder_weights_used": prepared.weights_used,
         "kept_epoch": fitted.kept_epoch,
         "validation": validation.scores.summary(),

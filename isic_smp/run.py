@@ -40,6 +40,9 @@ class Options:
     hold_out: Literal["faint", "small", "cut", "cool", "hard"] | None = None
     """Train without this group of pictures and validate on it alone, to see how a recipe does on pictures unlike
     those it has seen: faint, small, cut by the frame, in cool light, or any of these. No test scores."""
+    fold: Annotated[str | None, tyro.conf.arg(metavar="K/N")] = None
+    """Cross-validation: validate on the Kth of N parts of the training pictures, train on the others; compare takes the N
+    runs together (--split validation). No test scores."""
     output_dir: Path | None = None
     """Checkpoints, final weights and pictures of this run. Default: a new folder under ./runs."""
     resume: bool = False
@@ -82,6 +85,7 @@ def main() -> None:
         check_name(options.register)
     if options.resume and options.output_dir is None:
         raise UserError("--resume needs the --output-dir of the run to go on with")
+    from isic_smp.data.folds import parse_fold
     from isic_smp.experiment import Setup, run_experiment
 
     result = run_experiment(
@@ -91,6 +95,7 @@ def main() -> None:
             data_dir=options.data_dir,
             binarize_masks=options.binarize_masks,
             hold_out=options.hold_out,
+            fold=parse_fold(options.fold) if options.fold is not None else None,
             output_dir=options.output_dir,
             cache_dir=options.cache_dir,
             experiment=options.experiment,

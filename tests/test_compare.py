@@ -16,6 +16,11 @@ from PIL import Image
 import isic_smp
 from isic_smp import compare
 from isic_smp.errors import UserError
+from isic_smp.training.recipe import Recipe
+
+RECIPE = Recipe(
+    encoder="trunc-mobilenetv3_small_050-s1", encoder_weights="none", size=32, epochs=1, batch_size=8
+)
 
 
 @pytest.fixture(scope="module")
@@ -23,13 +28,9 @@ def place(tmp_path_factory):
     """Two real runs of a tiny recipe on drawn pictures, in a store of their own."""
     from isic_smp.data.synthetic import make_synthetic
     from isic_smp.experiment import Setup, run_experiment
-    from isic_smp.training.recipe import Recipe
 
     folder = tmp_path_factory.mktemp("compare")
     make_synthetic(folder / "pictures", train=8, val=4, test=12, size=48)
-    recipe = Recipe(
-        encoder="trunc-mobilenetv3_small_050-s1", encoder_weights="none", size=32, epochs=1, batch_size=8
-    )
     for name, freeze in (("frozen", True), ("tuned", False)):
         setup = Setup(
             data="synthetic",
@@ -38,7 +39,7 @@ def place(tmp_path_factory):
             cache_dir=folder / "cache",
             tracking_uri=f"sqlite:///{folder}/mlruns/mlflow.db",
         )
-        run_experiment(dataclasses.replace(recipe, freeze=freeze), setup, say=lambda _: None)
+        run_experiment(dataclasses.replace(RECIPE, freeze=freeze), setup, say=lambda _: None)
     return folder
 
 
@@ -140,6 +141,58 @@ def test_iou_of_the_validation_images(place, here, capsys):
     assert "4 validation images, IoU" in capsys.readouterr().out
     [report] = Path("comparisons").glob("*-frozen-vs-fine-tuned/report.html")
     assert "frozen vs fine-tuned, IoU" in report.read_text()
+
+
+def test_the_folds_of_two_recipes_are_compared_over_all_training_images(place, tmp_path, capsys):
+    from isic_smp.data.folds import Fold
+    from isic_smp.experiment import Setup, run_experiment
+
+    pictures, store = place / "pictures", f"sqlite:///{tmp_path}/mlruns/mlflow.db"
+    names = []
+    for name, freeze in (("frozen", True), ("tuned", False)):
+        for n in (1, 2):
+            names.append(tmp_path / f"{name}{n}")
+            setup = Setup(
+                data="synthetic",
+                data_dir=pictures,
+                output_dir=names[-1],
+                cache_dir=place / "cache",
+                tracking_uri=store,
+                fold=Fold(n, 2),
+            )
+            run_experiment(dataclasses.replace(RECIPE, freeze=freeze), setup, say=lambda _: None)
+    words = [
+        *names,
+        "--split",
+        "validation",
+        "--data-dir",
+        pictures,
+        "--out",
+        tmp_path / "out",
+        "--images",
+        1,
+    ]
+    compare.main([str(word) for word in (*words, "--tracking-uri", store, "--cache-dir", place / "cache")])
+    printed = capsys.readouterr()
+    assert "synthetic: 12 training images in 2 folds; 12 validation images" in printed.out
+    assert "share most of their training images" in printed.out
+    assert "was not tagged" not in printed.err  # each of the four runs is told the answer
+    assert (
+        "not shown" not in printed.out and "any more" not in printed.out
+    )  # its pictures are of the right models
+    with (tmp_path / "out" / "images.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    scores = {}
+    for folder in names[:2]:
+        with (folder / "validation_scores.csv").open() as file:
+            scores |= {row["id"]: float(row["dice_own"]) for row in csv.DictReader(file)}
+    assert {row["id"]: pytest.approx(float(row["dice frozen"])) for row in rows} == scores
+    assert len(scores) == 12
+
+    with pytest.raises(UserError, match=r"needs all 2 .* train the others \(run --fold 2/2"):
+        compare.main([str(names[0]), str(names[2]), "--split", "validation", "--tracking-uri", store])
+    with pytest.raises(UserError, match="it has validation scores, add --split validation"):
+        compare.main([str(name) for name in names])
 
 
 def test_the_same_comparison_gives_the_same_report(place, here, capsys):

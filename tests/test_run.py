@@ -75,6 +75,27 @@ def test_a_group_held_out_is_what_is_validated_on_and_nothing_is_tested(client, 
     assert not [name for name in run.data.metrics if name.startswith("test")]
 
 
+def test_a_fold_is_what_is_validated_on_and_nothing_is_tested(client, place, frozen):
+    done = command(place, "--fold", "2/3", "--freeze", "--epochs", "1", "--output-dir", "out/fold")
+    assert done.returncode == 0, done.stderr
+    assert "train 20 of 20, validation 10 of 10, test 0 of 0" in done.stderr
+    assert "validation, 10 images" in done.stdout and "test" not in done.stdout.lower()
+    assert run_of(client, place, "fold").data.tags["fold"] == "2/3"
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (("--fold", "4/3"), "a fold is like 2/5, the second of five parts, of 2 to 20; got '4/3'"),
+        (("--fold", "1/3", "--hold-out", "hard"), "--hold-out and --fold both say what is validated on"),
+    ],
+)
+def test_an_impossible_fold_is_refused_before_anything_is_made(place, frozen, words, message):
+    done = command(place, *words, "--output-dir", "out/none")
+    assert done.returncode == 2 and message in done.stderr and "Traceback" not in done.stderr
+    assert not (place / "out" / "none").exists()
+
+
 def test_a_run_shows_every_setting_and_where_it_came_from(client, place, frozen):
     from isic_smp.training.recipe import load_recipe
 

@@ -29,6 +29,7 @@ class Case:
 
     index: int
     """Place among the scored images."""
+    image_id: str
     runs: tuple[ScoredRun, ScoredRun]
 
 
@@ -41,7 +42,9 @@ def pick_cases(comparison: Comparison, count: int) -> list[Case]:
     order = np.argsort(-difference, kind="stable")
     gains = [int(i) for i in order[:count] if difference[i] > 0]
     losses = [int(i) for i in order[::-1][:count] if difference[i] < 0]
-    return [Case(i, (_typical(comparison.a, i), _typical(comparison.b, i))) for i in gains + losses]
+    ids = comparison.a.runs[0].ids
+    groups = comparison.a, comparison.b
+    return [Case(i, ids[i], tuple(_typical(group, i) for group in groups)) for i in gains + losses]  # type: ignore[arg-type]
 
 
 def draw_cases(
@@ -69,13 +72,12 @@ def draw_cases(
     Raises:
         UserError: a model or an image that cannot be read.
     """
-    ids = comparison.a.runs[0].ids
-    pairs = {pair.id: pair for pair in (*data.test, *data.val)}
-    shown = [pairs[ids[case.index]] for case in cases]
+    pairs = {pair.id: pair for pair in (*data.test, *data.val, *data.train)}
+    shown = [pairs[case.image_id] for case in cases]
     panels, changed = _overlays(cases, shown, comparison, tracking_uri)
     rows = []
     for case, panel in zip(cases, panels, strict=True):
-        image_id = ids[case.index]
+        image_id = case.image_id
         area = comparison.a.runs[0].lesion_area[case.index]
         words = [image_id, f"lesion {area:.1%} of the image"]
         if diagnosis and diagnosis.get(image_id):
@@ -98,7 +100,8 @@ def _has_seeds(comparison: Comparison) -> bool:
 
 def _typical(group: Group, index: int) -> ScoredRun:
     distance = np.abs(group.scores[:, index] - group.per_image[index])
-    return group.runs[int(distance.argmin())]
+    run = group.runs[int(distance.argmin())]
+    return run.member_for(run.ids[index])
 
 
 def _overlays(
@@ -112,7 +115,7 @@ def _overlays(
     pictures = [read_pair(pair, binarize_masks=True) for pair in pairs]
     panels, changed = [[_plain(image)] for image, _ in pictures], []
     for side, group in enumerate((comparison.a, comparison.b)):
-        for run in group.runs:
+        for run in (member for whole in group.runs for member in whole.members):
             chosen = [n for n, case in enumerate(cases) if case.runs[side] is run]
             if not chosen:
                 continue
@@ -123,7 +126,8 @@ def _overlays(
                 image, mask = pictures[n]
                 threshold = bundle.preprocessing.threshold
                 again = _score(mask > 0, probability > threshold, comparison.metric)
-                if abs(again - run.scores[cases[n].index]) > SAME_SCORE and run.name not in changed:
+                recorded = run.score_of(cases[n].image_id)
+                if abs(again - recorded) > SAME_SCORE and run.name not in changed:
                     changed.append(run.name)
                 panels[n].append(
                     overlay(image, mask, probability, f"{group.label}{seed}", threshold=threshold, side=SIDE)

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from isic_smp.comparison.effects import Comparison
 from isic_smp.comparison.groups import Group
-from isic_smp.comparison.runs import Split
+from isic_smp.comparison.runs import ScoredRun, Split
 from isic_smp.stats import RESAMPLES
 from isic_smp.store import one_line, prepare_store
 from isic_smp.tracking.environment import run_tags
@@ -57,7 +57,7 @@ def log_comparison(
             "data": data.get("description", ""),
             "data_fingerprint": data.get("fingerprint", ""),
             "answer": answers,
-            **{f"compared.{run.name}": run.run_id for g in groups for run in g.runs if run.run_id},
+            **{f"compared.{run.name}": run.run_id for g in groups for run in _trained(g) if run.run_id},
         },
         journal=folder / "journal",
         tracking_uri=uri,
@@ -77,12 +77,17 @@ def _figures(comparison: Comparison) -> dict[str, float]:
     return values | ({f"{prefix}p_holm": comparison.p_holm} if prefix else {})
 
 
+def _trained(group: Group) -> list[ScoredRun]:
+    """The group's runs; where folds make up one, each of them."""
+    return [member for run in group.runs for member in run.members]
+
+
 def _letter(n: int) -> str:
     return chr(ord("a") + n) if n < 26 else f"group_{n + 1}"
 
 
 def _say(group: Group) -> str:
-    return f"{group.label} ({', '.join(run.name for run in group.runs)})"
+    return f"{group.label} ({', '.join(run.name for run in _trained(group))})"
 
 
 def _hint(log: RunLog) -> str:
@@ -95,8 +100,8 @@ def _tag_runs(comparisons: Sequence[Comparison], run_id: str, uri: str) -> list[
     from mlflow import MlflowClient
 
     client, untagged = MlflowClient(uri), []
-    told = [(run, [c]) for c in comparisons for run in c.b.runs]
-    told += [(run, list(comparisons)) for run in comparisons[0].a.runs]
+    told = [(run, [c]) for c in comparisons for run in _trained(c.b)]
+    told += [(run, list(comparisons)) for run in _trained(comparisons[0].a)]
     for run, about in told:
         answer = " ".join(comparison.answer() for comparison in about)
         try:

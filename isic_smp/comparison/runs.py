@@ -44,6 +44,21 @@ class ScoredRun:
     """Share of lesion pixels in each true mask, (N,), 0 to 1."""
     scores: np.ndarray
     """Score of each image at its own size, (N,), 0 to 1."""
+    parts: "tuple[ScoredRun, ...]" = ()
+    """The runs that this one was put together from (`folds.join_folds`), each with the images it scored."""
+
+    @property
+    def members(self) -> "tuple[ScoredRun, ...]":
+        """The runs that were trained: itself, or its parts."""
+        return self.parts or (self,)
+
+    def member_for(self, image_id: str) -> "ScoredRun":
+        """The run that scored the image."""
+        return next(run for run in self.members if image_id in run.ids)
+
+    def score_of(self, image_id: str) -> float:
+        """The image's score."""
+        return float(self.scores[self.ids.index(image_id)])
 
     @property
     def seed(self) -> int | None:
@@ -127,9 +142,10 @@ def _from_folder(folder: Path, metric: Metric, split: Split) -> ScoredRun:
     table, model = folder / f"{split}_scores.csv", folder / "model" / MODEL_FILE
     for file in (table, model):
         if not file.is_file():
+            others = split == "test" and (folder / "validation_scores.csv").is_file()
             raise UserError(
                 f"{folder} has no {file.relative_to(folder)}: expected the --output-dir of a finished run "
-                f"with {split} scores"
+                f"with {split} scores" + "; it has validation scores, add --split validation" * others
             )
     return _read(name, run_id, str(folder), table=table, model=model, metric=metric)
 

@@ -32,6 +32,19 @@ def table(comparisons: Sequence[Comparison]) -> str:
 
 def caveats(groups: Sequence[Group]) -> list[str]:
     """Sentences on what the answer leaves open."""
+    return _about_seeds(groups) + _about_folds(groups)
+
+
+def _about_folds(groups: Sequence[Group]) -> list[str]:
+    if not any(run.parts for group in groups for run in group.runs):
+        return []
+    return [
+        "The folds' networks share most of their training images, so their scores depend on each other, and the "
+        "interval may be too narrow (Bengio and Grandvalet, JMLR 2004)."
+    ]
+
+
+def _about_seeds(groups: Sequence[Group]) -> list[str]:
     counts = [len(group.runs) for group in groups]
     if max(counts) == 1:
         return [

@@ -128,10 +128,15 @@ def seen_in_training(data: LesionData, split: str) -> tuple[str, ...]:
         return ()
     training = {pair.id for pair in data.train}
     here = {pair.id for pair in getattr(data, split)}
-    text = (resources.files("isic_smp.data") / "splits" / "near_duplicates.txt").read_text(encoding="utf-8")
-    twins = [line.split() for line in text.splitlines()]
-    both_ways = [*twins, *(pair[::-1] for pair in twins)]
+    twins = lesions_seen_twice()
+    both_ways = [*twins, *((other, one) for one, other in twins)]
     return tuple(sorted({one for one, other in both_ways if one in here and other in training}))
+
+
+def lesions_seen_twice() -> list[tuple[str, str]]:
+    """Pairs of official ids whose images show one lesion (`splits/near_duplicates.txt`)."""
+    text = (resources.files("isic_smp.data") / "splits" / "near_duplicates.txt").read_text(encoding="utf-8")
+    return [(one, other) for one, other in map(str.split, text.splitlines())]
 
 
 def split_lists() -> dict[str, frozenset[str]]:
