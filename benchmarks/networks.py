@@ -46,6 +46,7 @@ def main() -> None:
     words.add_argument("--seeds", type=int, default=3)
     words.add_argument("--unet-seeds", type=int, help="of the U-Net, which takes five times as long")
     words.add_argument("--epochs", type=int, help="in place of the presets' own")
+    words.add_argument("--unet-epochs", type=int, help="of the U-Net, in place of the default preset's own")
     words.add_argument("--only", nargs="*", choices=list(NETWORKS), default=list(NETWORKS))
     words.add_argument("--unet", type=Path, help=argparse.SUPPRESS)
     words.add_argument("--seed", type=int, help=argparse.SUPPRESS)
@@ -107,7 +108,7 @@ def train_unet(options: argparse.Namespace) -> None:
         PRESETS["default"],
         encoder_weights=str(options.encoder_weights),
         seed=options.seed,
-        **({"epochs": options.epochs} if options.epochs else {}),
+        epochs=options.unet_epochs or options.epochs or PRESETS["default"].epochs,
     )
     data = load_isic2016(options.data_dir)
     cpu = torch.device("cpu")
