@@ -27,7 +27,7 @@ def measure() -> dict:
     """The machine, then each part forward and backward."""
     import torch
 
-    from isic_smp.prepare import build_network
+    from isic_smp.network import build_network
     from isic_smp.training.cpu_rewrites import rewritten
     from isic_smp.training.recipe import load_recipe
 

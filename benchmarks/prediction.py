@@ -72,7 +72,7 @@ def networks(size: int) -> list[tuple[str, Callable[[], Any], Callable[[], Any]]
     from isic_smp.inference.engines import make_engine
     from isic_smp.inference.predictor import Predictor
     from isic_smp.inference.preprocessing import Preprocessing
-    from isic_smp.prepare import build_network
+    from isic_smp.network import build_network
     from isic_smp.training.device import resolve_precision
     from isic_smp.training.recipe import load_recipe
 

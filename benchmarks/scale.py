@@ -72,7 +72,7 @@ def measure(folder: Path, cache_dir: Path) -> dict:
     from isic_smp.data.augment import Augmenter
     from isic_smp.data.cache import open_pixel_cache
     from isic_smp.data.pairs import find_pairs
-    from isic_smp.prepare import build_network
+    from isic_smp.network import build_network
     from isic_smp.training.batches import Order, PixelBatches
     from isic_smp.training.distributed import Ranks
     from isic_smp.training.recipe import Recipe

@@ -48,7 +48,7 @@ def own_model(folder: Path) -> bytes:
     from PIL import Image
 
     from isic_smp.inference.preprocessing import Preprocessing
-    from isic_smp.prepare import build_network
+    from isic_smp.network import build_network
     from isic_smp.tracking.mlflow_model import save_mlflow_model
     from isic_smp.training.recipe import load_recipe
 

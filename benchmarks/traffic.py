@@ -15,7 +15,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from isic_smp.prepare import build_network
+from isic_smp.network import build_network
 from isic_smp.training.recipe import PRESETS
 
 GIGABIT = 1e9 / 8

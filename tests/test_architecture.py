@@ -15,7 +15,7 @@ LAYERS = (
     {"data", "models"},
     {"plugin", "training"},
     {"inference"},
-    {"assessment", "progress", "teaching"},
+    {"assessment", "network", "progress", "teaching"},
     {"prepare", "tracking"},
     {"experiment", "comparison", "demo_page"},
     {"sweeping"},
