@@ -6,7 +6,7 @@ from dataclasses import replace
 import numpy as np
 
 from isic_smp.comparison.runs import ScoredRun
-from isic_smp.data.folds import parse_fold
+from isic_smp.data.folds import Fold, parse_fold
 from isic_smp.errors import UserError
 
 
@@ -32,7 +32,11 @@ def join_folds(runs: Sequence[ScoredRun]) -> list[ScoredRun]:
 
 def _kind(run: ScoredRun) -> tuple:
     """What the folds of one cross-validation have in common."""
-    return run.recipe, parse_fold(run.data["fold"]).of, _whole(run)
+    return run.recipe, _fold(run).of, _whole(run)
+
+
+def _fold(run: ScoredRun) -> Fold:
+    return parse_fold(str(run.data["fold"]))
 
 
 def _whole(run: ScoredRun) -> str:
@@ -41,8 +45,8 @@ def _whole(run: ScoredRun) -> str:
 
 
 def _joined(parts: list[ScoredRun]) -> ScoredRun:
-    first, count = parts[0], parse_fold(parts[0].data["fold"]).of
-    numbers = [parse_fold(run.data["fold"]).number for run in parts]
+    first, count = parts[0], _fold(parts[0]).of
+    numbers = [_fold(run).number for run in parts]
     if twice := sorted({n for n in numbers if numbers.count(n) > 1}):
         same = [run.name for run, n in zip(parts, numbers, strict=True) if n == twice[0]]
         raise UserError(
