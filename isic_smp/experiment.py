@@ -7,11 +7,10 @@ import contextlib
 import dataclasses
 import json
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from filelock import FileLock, Timeout
 from torch import nn
 
 from isic_smp.assessment.assess import assess
@@ -23,8 +22,8 @@ from isic_smp.data.groups import hold_out
 from isic_smp.data.isic2016 import LesionData
 from isic_smp.data.pairs import Pair
 from isic_smp.data.source import Data, default_cache_dir, resolve_data
-from isic_smp.errors import FolderInUse, UserError
-from isic_smp.files import write_text
+from isic_smp.errors import UserError
+from isic_smp.files import alone_in, write_text
 from isic_smp.inference.load import OUTPUT_FOLDER, save_bundle
 from isic_smp.inference.predictor import Predictor
 from isic_smp.inference.scores import Scores
@@ -141,7 +140,7 @@ def run_experiment(
         )
         output_dir = ranks.share(setup.output_dir or _new_output_dir(recipe) if ranks.is_main else None)
         if ranks.is_main:
-            stack.enter_context(_alone_in(output_dir))
+            stack.enter_context(alone_in(output_dir))
         checkpoints = Checkpoints(output_dir)
         log = (
             _start_log(recipe, setup, data, prepared, place, output_dir, checkpoints)
@@ -202,27 +201,6 @@ def _followed_by(logged: OnEpoch, after_epoch: AfterEpoch | None) -> OnEpoch:
             after_epoch(record)
 
     return on_epoch
-
-
-@contextlib.contextmanager
-def _alone_in(output_dir: Path) -> Iterator[None]:
-    """Hold the folder for this process; the lock ends with it, however it ends."""
-    try:
-        output_dir.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(output_dir / ".lock", timeout=0)
-        lock.acquire()
-    except Timeout:
-        raise FolderInUse(
-            f"another run is going on in {output_dir}: wait for it, or choose another --output-dir"
-        ) from None
-    except OSError as error:
-        raise UserError(
-            f"cannot write to {output_dir}: {error.strerror or error}; choose another --output-dir"
-        ) from None
-    try:
-        yield
-    finally:
-        lock.release()
 
 
 def _start_log(

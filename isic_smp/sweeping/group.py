@@ -16,14 +16,16 @@ import time
 from pathlib import Path
 
 from isic_smp import cli
-from isic_smp.errors import Stopped
+from isic_smp.errors import FolderInUse, Stopped
 from isic_smp.experiment import AfterEpoch, Setup, run_experiment
+from isic_smp.files import alone_in
 from isic_smp.sweeping.alone import outcome_of
 from isic_smp.sweeping.trial import Outcome
 from isic_smp.training.history import Epoch
 from isic_smp.training.recipe import Recipe
 
 ORDER, EPOCHS, STOP, OUTCOME, OUTPUT = "group.json", "epochs.jsonl", "stop", "outcome.json", "group.log"
+LOCK = ".worker.lock"
 POLL_SECONDS = 0.5
 PR_SET_PDEATHSIG = 1
 
@@ -39,11 +41,15 @@ class GroupTrainer:
 
         Raises:
             Stopped: what `after_epoch` raised; the group ends after its next epoch.
+            FolderInUse: another worker's group, or what is left of one, trains in the folder.
             RuntimeError: the group failed; its last words are in the message.
         """
         folder = setup.output_dir
         assert folder is not None
-        folder.mkdir(parents=True, exist_ok=True)
+        with alone_in(folder, lock=LOCK):  # before its files are touched: they are the other group's
+            return self._train(recipe, setup, after_epoch, folder)
+
+    def _train(self, recipe: Recipe, setup: Setup, after_epoch: AfterEpoch, folder: Path) -> Outcome:
         for name in (EPOCHS, STOP, OUTCOME):
             (folder / name).unlink(missing_ok=True)
         order = {"recipe": recipe.to_dict(), "setup": dataclasses.asdict(setup)}
@@ -76,6 +82,8 @@ class GroupTrainer:
                 process.wait()
         if (folder / OUTCOME).exists():
             found = json.loads((folder / OUTCOME).read_text())
+            if "in_use" in found:
+                raise FolderInUse(found["in_use"])
             if "stopped" in found:
                 raise Stopped(found["stopped"])
             return Outcome(**found)
@@ -137,6 +145,8 @@ def main() -> None:
         found = dataclasses.asdict(outcome_of(result, recipe)) if result else None
     except Stopped as stop:  # the first rank's; the others end because it is gone
         found = {"stopped": str(stop)}
+    except FolderInUse as reason:
+        found = {"in_use": str(reason)}
     if found is not None:
         (folder / OUTCOME).write_text(json.dumps(found))
 
