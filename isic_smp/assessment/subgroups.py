@@ -70,8 +70,13 @@ def size_thirds(lesion_area: np.ndarray) -> dict[str, np.ndarray]:
     for k, word in enumerate(SIZES):
         if (classes == k).any():
             low, high = 100 * lesion_area[classes == k].min(), 100 * lesion_area[classes == k].max()
-            named[f"{word} lesions, {low:.2g}–{high:.2g} % of the image"] = classes == k
+            named[f"{word} lesions, {_percent(low)}–{_percent(high)} % of the image"] = classes == k
     return named
+
+
+def _percent(value: float) -> str:
+    """Two digits, and 100 where two would say 1e+02."""
+    return f"{value:.2g}" if value < 99.5 else f"{value:.0f}"
 
 
 def by_border(touches_border: np.ndarray) -> dict[str, np.ndarray]:

@@ -66,7 +66,7 @@ def _joined(parts: list[ScoredRun]) -> ScoredRun:
     order = np.argsort(np.array(ids), kind="stable")
     return replace(
         first,
-        name=f"{first.name} and the other {count - 1} folds",
+        name=f"{first.name} and its other folds",
         run_id=None,
         model="",
         data={

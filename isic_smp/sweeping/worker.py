@@ -66,10 +66,8 @@ def work(
             if over:
                 return
             time.sleep(min(heartbeat, 2.0))
-        except (optuna.exceptions.UpdateFinishedTrialError, ValueError) as error:
-            # This worker stood still for so long that another has taken its trial over; study.tell says so
-            # with a plain ValueError. Those of the objective are caught by `optimize`.
-            if isinstance(error, ValueError) and not str(error).startswith("Cannot tell"):
+        except (optuna.exceptions.UpdateFinishedTrialError, ValueError, AssertionError) as error:
+            if not _says_taken_over(error):
                 raise
         last = reasons[-MOST_FAILURES:]
         if len(last) == MOST_FAILURES and len(set(last)) == 1:
@@ -77,6 +75,18 @@ def work(
                 f"{len(last)} trials in a row failed: {last[0]}; mend that and give the same command "
                 "again, the other trials still wait"
             )
+
+
+def _says_taken_over(error: Exception) -> bool:
+    """Whether this worker stood still for so long that another has taken its trial over.
+
+    `study.tell` says so with an UpdateFinishedTrialError or a plain ValueError, over which `study.optimize` may
+    stumble with an AssertionError. Those of the objective are caught by `optimize`.
+    """
+    told = error.__context__ if isinstance(error, AssertionError) else error
+    if isinstance(told, ValueError):
+        return str(told).startswith("Cannot tell")
+    return isinstance(told, optuna.exceptions.UpdateFinishedTrialError)
 
 
 def line(study: optuna.Study, trial: FrozenTrial) -> str:

@@ -42,3 +42,4 @@ def test_thirds_hold_equally_many_lesions():
         "large lesions, 50–70 % of the image",
     ]
     assert [mask.sum() for mask in thirds.values()] == [2, 2, 2]
+    assert "large lesions, 50–100 % of the image" in size_thirds(np.array([0.1, 0.2, 0.3, 0.4, 0.5, 0.999]))

@@ -3,6 +3,7 @@
 import subprocess
 import sys
 
+import pytest
 import torch
 from optuna.trial import TrialState
 from simulated_study import STUDY, NoSetup, Simulation
@@ -49,6 +50,36 @@ def test_a_trial_taken_from_a_worker_that_lives_after_all_waits_for_its_folder(t
     work(study, runner, url=simulation.url, heartbeat=1, on_ended=lambda *_: None)
     assert [trial.state for trial in ended(study)] == [TrialState.COMPLETE]
     assert len(asked) == 3
+
+
+@pytest.mark.parametrize("moment", ["while it trains", "while it tells"])
+def test_a_worker_whose_trial_was_taken_over_goes_on_with_the_next(tmp_path, monkeypatch, moment):
+    simulation = Simulation(url=f"sqlite:///{tmp_path / 'study.db'}", folder=tmp_path, trials=2)
+    study, lost = simulation.open(), []
+
+    def lose(trial_id):
+        other = simulation.open()  # of another worker, which takes this one for dead
+        other._storage.set_trial_state_values(trial_id, state=TrialState.FAIL)
+        lost.append(trial_id)
+
+    def train(recipe, setup, after_epoch) -> Outcome:
+        if not lost and moment == "while it trains":
+            lose(study.get_trials(states=[TrialState.RUNNING])[0]._trial_id)
+        return Outcome("", 0, 0.5, 0.5, 1, 1.0)
+
+    if moment == "while it tells":
+        tell = study._storage.set_trial_state_values
+
+        def late(trial_id, state, values=None):
+            if not lost and state == TrialState.COMPLETE:
+                lose(trial_id)
+            return tell(trial_id, state, values)
+
+        monkeypatch.setattr(study._storage, "set_trial_state_values", late)
+    runner = TrialRunner(simulation.plan(), NoSetup(), tmp_path, study_name=STUDY, train=train)
+    work(study, runner, url=simulation.url, heartbeat=1, on_ended=lambda *_: None)
+    assert len(lost) == 1
+    assert sum(trial.state == TrialState.COMPLETE for trial in ended(study)) >= 1
 
 
 def test_what_waits_for_trials_needs_no_torch():
