@@ -23,7 +23,8 @@ from isic_smp.data.isic2016 import LesionData
 from isic_smp.data.pairs import Pair
 from isic_smp.data.source import Data, default_cache_dir, resolve_data
 from isic_smp.errors import UserError
-from isic_smp.files import alone_in, write_text
+from isic_smp.files import write_text
+from isic_smp.folder_lock import alone_in
 from isic_smp.inference.load import OUTPUT_FOLDER, save_bundle
 from isic_smp.inference.predictor import Predictor
 from isic_smp.inference.scores import Scores

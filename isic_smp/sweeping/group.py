@@ -18,7 +18,7 @@ from pathlib import Path
 from isic_smp import cli
 from isic_smp.errors import FolderInUse, Stopped
 from isic_smp.experiment import AfterEpoch, Setup, run_experiment
-from isic_smp.files import alone_in
+from isic_smp.folder_lock import alone_in
 from isic_smp.sweeping.alone import outcome_of
 from isic_smp.sweeping.trial import Outcome
 from isic_smp.training.history import Epoch
