@@ -42,9 +42,8 @@ def pick_cases(comparison: Comparison, count: int) -> list[Case]:
     order = np.argsort(-difference, kind="stable")
     gains = [int(i) for i in order[:count] if difference[i] > 0]
     losses = [int(i) for i in order[::-1][:count] if difference[i] < 0]
-    ids = comparison.a.runs[0].ids
-    groups = comparison.a, comparison.b
-    return [Case(i, ids[i], tuple(_typical(group, i) for group in groups)) for i in gains + losses]  # type: ignore[arg-type]
+    a, b = comparison.a, comparison.b
+    return [Case(i, a.runs[0].ids[i], (_typical(a, i), _typical(b, i))) for i in gains + losses]
 
 
 def draw_cases(
