@@ -79,7 +79,8 @@ def test_a_worker_whose_trial_was_taken_over_goes_on_with_the_next(tmp_path, mon
     runner = TrialRunner(simulation.plan(), NoSetup(), tmp_path, study_name=STUDY, train=train)
     work(study, runner, url=simulation.url, heartbeat=1, on_ended=lambda *_: None)
     assert len(lost) == 1
-    assert sum(trial.state == TrialState.COMPLETE for trial in ended(study)) == 2  # the lost one was tried again
+    # The lost one was tried again.
+    assert sum(trial.state == TrialState.COMPLETE for trial in ended(study)) == 2
 
 
 def test_what_waits_for_trials_needs_no_torch():
