@@ -17,11 +17,13 @@ from statistics import mean, stdev
 
 from common import report
 
+from isic_smp.training.recipe_check import AUGMENTATIONS
+
 PLAIN = ["--precision", "float32", "--no-channels-last", "--feature-bank", "off"]
 FAST = {"fine-tuned": [], "frozen": ["--feature-bank", "on"]}  # auto takes no bank for under eight epochs
 WAYS = {
     "fine-tuned": [],
-    "frozen": ["--freeze", "--affine", "0", "--colour", "0", "--artefacts", "0"],
+    "frozen": ["--freeze", *[word for name in AUGMENTATIONS for word in (f"--{name}", "0")]],
 }
 
 

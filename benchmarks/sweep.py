@@ -19,6 +19,8 @@ from pathlib import Path
 
 from common import report, silent
 
+from isic_smp.training.recipe_check import AUGMENTATIONS
+
 TRIALS = 12
 
 
@@ -82,8 +84,8 @@ def single(options: argparse.Namespace, number: int) -> list[str]:
     """The command of one trial."""
     varied = settings(number)
     return [
-        *[sys.executable, "-m", "isic_smp.run", "--freeze", "--affine", "0", "--colour", "0"],
-        *["--artefacts", "0"],
+        *[sys.executable, "-m", "isic_smp.run", "--freeze"],
+        *[word for augmentation in AUGMENTATIONS for word in (f"--{augmentation}", "0")],
         *["--epochs", str(options.epochs), "--encoder-weights", str(options.encoder_weights.resolve())],
         *["--data-dir", str(options.data_dir.resolve()), "--lr", str(varied["lr"])],
         *["--decoder-width", str(varied["decoder_width"]), "--seed", str(varied["seed"])],
@@ -121,9 +123,7 @@ def trials(options: argparse.Namespace) -> None:
         recipe = Recipe.from_dict(
             {
                 "freeze": True,
-                "affine": 0.0,
-                "colour": 0.0,
-                "artefacts": 0.0,
+                **dict.fromkeys(AUGMENTATIONS, 0.0),
                 "epochs": options.epochs,
                 "encoder_weights": str(options.encoder_weights.resolve()),
                 **settings(number),

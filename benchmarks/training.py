@@ -243,6 +243,7 @@ def ours(
     from isic_smp.training.distributed import Ranks
     from isic_smp.training.fit import fit
     from isic_smp.training.recipe import Recipe
+    from isic_smp.training.recipe_check import AUGMENTATIONS
 
     # The default recipe's network, trained as the plain loop trains its own.
     recipe = Recipe.from_dict(
@@ -252,9 +253,7 @@ def ours(
             "batch_size": BATCH,
             "epochs": epochs,
             "freeze": freeze,
-            "affine": 0.0,
-            "colour": 0.0,
-            "artefacts": 0.0,
+            **dict.fromkeys(AUGMENTATIONS, 0.0),
             "lr": LR,
             "encoder_lr": None,
             "schedule": "constant",

@@ -196,8 +196,7 @@ def _statistics(
     recipe: Recipe, model: UpConvNet, pixels: PixelCache, augmenter: Augmenter
 ) -> dict[str, Batches] | None:
     """What `training.statistics.renew_statistics` is given; None where there is nothing to renew."""
-    augmented = recipe.affine > 0 or recipe.colour > 0 or recipe.artefacts > 0 or recipe.pipeline is not None
-    if not (augmented and recipe.plain_statistics > 0):
+    if not (recipe.makes_new_pixels and recipe.plain_statistics > 0):
         return None
     order = Order(len(pixels), recipe.batch_size, shuffle=True, seed=recipe.seed)
     return {

@@ -25,6 +25,7 @@ from isic_smp.models.families import encoder_name, parse_encoder_name
 from isic_smp.sweeping.options import Options, preset
 from isic_smp.sweeping.plan import Objective, Params, Plan, check_not_varied, seeds
 from isic_smp.training.recipe import Recipe
+from isic_smp.training.recipe_check import AUGMENTATIONS
 
 if TYPE_CHECKING:
     from isic_smp.sweeping.answer import Answer, Findings
@@ -54,9 +55,7 @@ def plan(options: SearchOptions) -> Plan:
             "encoder_lr",
             "loss",
             "weight_decay",
-            "affine",
-            "colour",
-            "artefacts",
+            *AUGMENTATIONS,
             "ema",
             "skip_connections",
         )
@@ -92,9 +91,7 @@ def space(recipe: Recipe) -> dict[str, BaseDistribution]:
     }
     if not recipe.freeze:
         found["encoder_lr_share"] = FloatDistribution(0.05, 1.0, log=True)
-        found["affine"] = FloatDistribution(0.0, 1.0)
-        found["colour"] = FloatDistribution(0.0, 1.0)
-        found["artefacts"] = FloatDistribution(0.0, 1.0)
+        found |= {augmentation: FloatDistribution(0.0, 1.0) for augmentation in AUGMENTATIONS}
     return found
 
 
@@ -110,11 +107,7 @@ def recipe_settings(params: Params, base: Recipe) -> dict:
     if "encoder_lr_share" in params:
         settings["encoder_lr"] = params["lr"] * params["encoder_lr_share"]
     if base.freeze and base.feature_bank != "off":
-        settings |= {
-            "affine": 0.0,
-            "colour": 0.0,
-            "artefacts": 0.0,
-        }  # so that all trials train from the feature bank
+        settings |= dict.fromkeys(AUGMENTATIONS, 0.0)  # so that all trials train from the feature bank
     channels = [max(8, int(c * WIDTHS[params["width"]])) for c in default_channels(halvings, steps)]
     return settings | {"encoder": encoder, "decoder_depth": steps, "decoder_channels": channels}
 

@@ -28,6 +28,7 @@ from isic_smp.training.batches import Batch, Order, prefetch, target_of
 from isic_smp.training.device import autocast
 from isic_smp.training.parts import part
 from isic_smp.training.recipe import Recipe
+from isic_smp.training.recipe_check import AUGMENTATIONS
 
 VIEWS = 8
 """Flips and quarter turns of a square."""
@@ -49,8 +50,8 @@ def bank_views(recipe: Recipe) -> int:
         raise Unbankable("switched off")
     if not recipe.freeze:
         raise Unbankable("the encoder is trained")
-    if recipe.affine or recipe.colour or recipe.artefacts or recipe.pipeline:
-        raise Unbankable("affine, colour, artefacts and pipeline make new pixels every epoch")
+    if recipe.makes_new_pixels:
+        raise Unbankable(f"{', '.join(AUGMENTATIONS)} and pipeline make new pixels every epoch")
     views = VIEWS if recipe.flips else 1
     if recipe.feature_bank == "auto" and recipe.epochs < views:
         raise Unbankable(f"{views} views of each image cost more than {recipe.epochs} epochs")

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from isic_smp.errors import UserError
-from isic_smp.training.recipe_check import problems
+from isic_smp.training.recipe_check import AUGMENTATIONS, problems
 from isic_smp.training.recipe_values import brief, converted, fits, type_name
 
 Loss = Literal["bce", "dice", "jaccard", "bce_dice", "focal", "lovasz", "tversky"]
@@ -133,6 +133,11 @@ class Recipe:
         found = problems(self)
         if found:
             raise UserError("impossible recipe: " + "; ".join(found))
+
+    @property
+    def makes_new_pixels(self) -> bool:
+        """Whether training pictures are augmented beyond flips and turns, so that no two epochs see the same pixels."""
+        return any(getattr(self, name) for name in AUGMENTATIONS) or bool(self.pipeline)
 
     def to_dict(self) -> dict[str, Any]:
         """The fields as plain JSON or YAML values."""

@@ -10,6 +10,9 @@ from isic_smp.models.families import parse_encoder_name
 if TYPE_CHECKING:
     from isic_smp.training.recipe import Recipe
 
+AUGMENTATIONS = ("affine", "colour", "artefacts")
+"""The settings, from 0 (off) to 1, that make new pixels every epoch; flips only move those that are there."""
+
 LARGEST_SIZE = 8192
 """Of the network's square, in pixels: a batch of one takes gigabytes."""
 
@@ -30,7 +33,7 @@ def problems(recipe: "Recipe") -> list[str]:
         need(getattr(recipe, name) >= 1, f"{name} must be at least 1, got {getattr(recipe, name)}")
     for name in ("freeze_epochs", "early_stopping", "seed", "weight_decay", "grad_clip"):
         need(getattr(recipe, name) >= 0, f"{name} must not be negative, got {getattr(recipe, name)}")
-    for name in ("affine", "colour", "artefacts"):
+    for name in AUGMENTATIONS:
         need(0 <= getattr(recipe, name) <= 1, f"{name} must be from 0 to 1, got {getattr(recipe, name)}")
     need(recipe.decoder_width > 0, f"decoder_width must be above 0, got {recipe.decoder_width}")
     need(recipe.seed < 2**63, f"seed must be below 2**63, got {recipe.seed}")
@@ -63,11 +66,8 @@ def problems(recipe: "Recipe") -> list[str]:
         "feature_bank on needs freeze: a trained encoder's features change at every step",
     )
     need(
-        not (
-            recipe.feature_bank == "on"
-            and (recipe.affine or recipe.colour or recipe.artefacts or recipe.pipeline)
-        ),
-        "feature_bank on holds no augmentation but flips: switch affine, colour, artefacts and pipeline off, "
+        not (recipe.feature_bank == "on" and recipe.makes_new_pixels),
+        f"feature_bank on holds no augmentation but flips: switch {', '.join(AUGMENTATIONS)} and pipeline off, "
         "or set feature_bank to auto",
     )
     try:
