@@ -22,13 +22,14 @@ from common import NoProgress, report, silent
 NETWORKS: dict[str, list[str]] = {
     "fine-tuned": ["--recipe", "default"],
     "frozen encoder": ["--recipe", "default", "--freeze"],
+    "frozen encoder, wide decoder": ["--recipe", "default", "--freeze", "--decoder-width", "1.5"],
     "fine-tuned, four steps": ["--recipe", "default", "--decoder-depth", "4"],
     "frozen encoder, four steps": ["--recipe", "default", "--decoder-depth", "4", "--freeze"],
     "small": ["--recipe", "small"],
     "small, taught": ["--recipe", "small"],
     "smp.Unet, whole MobileNetV2": [],
 }
-MARKERS = "os^vDXP"
+MARKERS = "os*^vDXP"
 """Of the points in the picture, a network each."""
 TAUGHT = ", taught"
 """Ends the names of networks that learn from the fine-tuned ones, of all seeds, as well as from the masks."""
