@@ -121,13 +121,7 @@ def run_experiment(
         )
         if place.device.type == "cpu":
             stack.enter_context(kept_memory())
-        data, is_demo = main_first(
-            ranks, lambda: resolve_data(setup.data, setup.data_dir, cache_dir=place.cache_dir)
-        )
-        if setup.hold_out is not None:
-            data = main_first(ranks, lambda: _without(setup, data, place))
-        if setup.fold is not None:
-            data = take_fold(data, setup.fold)
+        data, is_demo = _find_data(setup, place)
         place.say(f"data: {data.describe()}")
         diagnosis = read_diagnoses(data.root) or {}  # before the work: a manifest may be broken
         make_deterministic(place.device, recipe.seed)
@@ -149,12 +143,7 @@ def run_experiment(
             else None
         )
         on_epoch: OnEpoch = _followed_by(log.epoch, after_epoch) if log else _silent
-        progress: Progress = EpochBars(recipe.epochs, shown=ranks.is_main and setup.bars)
-        if setup.profile and ranks.is_main:
-            progress = profiler = StepProfiler(
-                progress, model=prepared.model, steps=setup.profile, folder=output_dir, say=place.say
-            )
-            on_epoch = profiler.logged(on_epoch)
+        on_epoch, progress = _watched(on_epoch, recipe, setup, prepared, place, output_dir)
         try:
             fitted = fit(
                 prepared.model,
@@ -184,6 +173,18 @@ def run_experiment(
             raise
 
 
+def _find_data(setup: Setup, place: Place) -> tuple[LesionData, bool]:
+    """The data, as `setup` wants them divided, and whether drawn pictures stand in for them."""
+    data, is_demo = main_first(
+        place.ranks, lambda: resolve_data(setup.data, setup.data_dir, cache_dir=place.cache_dir)
+    )
+    if setup.hold_out is not None:
+        data = main_first(place.ranks, lambda: _without(setup, data, place))
+    if setup.fold is not None:
+        data = take_fold(data, setup.fold)
+    return data, is_demo
+
+
 def _without(setup: Setup, data: LesionData, place: Place) -> LesionData:
     """`data` with the group held out that `setup` names; a held-out group is for choosing, so nothing is tested."""
     assert setup.hold_out is not None
@@ -202,6 +203,19 @@ def _followed_by(logged: OnEpoch, after_epoch: AfterEpoch | None) -> OnEpoch:
             after_epoch(record)
 
     return on_epoch
+
+
+def _watched(
+    on_epoch: OnEpoch, recipe: Recipe, setup: Setup, prepared: Prepared, place: Place, output_dir: Path
+) -> tuple[OnEpoch, Progress]:
+    """What is called after each epoch, and what is shown meanwhile; with --profile both also trace steps."""
+    progress = EpochBars(recipe.epochs, shown=place.ranks.is_main and setup.bars)
+    if not (setup.profile and place.ranks.is_main):
+        return on_epoch, progress
+    profiler = StepProfiler(
+        progress, model=prepared.model, steps=setup.profile, folder=output_dir, say=place.say
+    )
+    return profiler.logged(on_epoch), profiler
 
 
 def _start_log(
