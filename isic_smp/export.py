@@ -6,7 +6,8 @@
     python -m isic_smp.export RUN_ID --int8 --data-dir data/isic2016
 
 Input: float32 (B, 3, H, W), RGB, (pixel / 255 - mean) / std, any B, H and W (multiples of the encoder's
-output stride). Output: logits (B, 1, H, W). Size, mean, std and threshold are inside the file.
+output stride). Output: logits (B, 1, H, W). Size, mean, std and threshold are inside the file, and whether flips, a
+second look and the largest piece belong to a prediction: `isic_smp.predict --model FILE` does these, others have to.
 A TorchScript file is a program: whoever loads it runs it. The other formats hold no code.
 
 Exit code 0: written, and equal to the model. 1: written, but not equal. 2: bad input.
@@ -143,7 +144,7 @@ def _pictures(options: Options, bundle: "Bundle") -> "Tensor":
         images = [resize_image(read_image(path), size) for path in paths]
     else:
         images = [resize_image(draw_lesion(0, i, max(64, size))[0], size) for i in range(PICTURES)]
-    return bundle.preprocessing.to_tensor(np.stack(images)).contiguous()
+    return bundle.preprocessing.of_the_network().to_tensor(np.stack(images)).contiguous()
 
 
 def _data(options: Options) -> tuple[list, list]:

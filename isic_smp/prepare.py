@@ -130,6 +130,7 @@ def prepare(
         std=model.std,  # type: ignore[arg-type]
         threshold=recipe.threshold,
         test_time_flips=recipe.test_time_flips,
+        second_look=recipe.second_look,
         largest_piece=recipe.largest_piece,
     )
     pipeline = SavedPipeline(Path(recipe.pipeline)) if recipe.pipeline else None

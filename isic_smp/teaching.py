@@ -80,8 +80,9 @@ def open_taught(
 
 
 def _predictor(bundle: Bundle, device: torch.device, precision: Precision) -> Predictor:
-    # The mean over the views is the better judgement; smaller pieces are doubts, which are worth learning.
-    preprocessing = dataclasses.replace(bundle.preprocessing, test_time_flips=True, largest_piece=False)
+    # The mean over the views is the better judgement; smaller pieces are doubts, which are worth learning. The pictures
+    # have no more pixels than the network takes, so a second look would see nothing new.
+    preprocessing = dataclasses.replace(bundle.preprocessing.of_the_network(), test_time_flips=True)
     return Predictor(
         bundle.model, preprocessing, device=device, precision=resolve_precision(precision, device)
     )

@@ -12,7 +12,10 @@ from pathlib import Path
 import pytest
 from small_run import draw_pictures, write_recipe
 
+from isic_smp.data.source import resolve_data
 from isic_smp.inference.load import load_bundle
+from isic_smp.inference.predictor import Predictor
+from isic_smp.inference.scoring import score
 from isic_smp.tracking.experiment_log import HEADLINES
 
 GIVEN = ["--data", "synthetic", "--data-dir", "pictures", "--recipe", "small.yaml", "--cache-dir", "cache"]
@@ -81,6 +84,17 @@ def test_a_fold_is_what_is_validated_on_and_nothing_is_tested(client, place, fro
     assert "train 20 of 20, validation 10 of 10, test 0 of 0" in done.stderr
     assert "validation, 10 images" in done.stdout and "test" not in done.stdout.lower()
     assert run_of(client, place, "fold").data.tags["fold"] == "2/3"
+
+
+def test_a_second_look_goes_with_the_model_and_into_its_scores(client, place, frozen):
+    done = command(place, "--second-look", "--freeze", "--output-dir", "out/twice")
+    assert done.returncode == 0, done.stderr
+    bundle = load_bundle(place / "out" / "twice")
+    assert bundle.preprocessing.second_look and bundle.preprocessing.size == 32
+    assert run_of(client, place, "twice").data.params["second_look"] == "True"
+    data, _ = resolve_data("synthetic", place / "pictures", cache_dir=place / "cache")
+    scored = score(Predictor(bundle.model, bundle.preprocessing), data.test).summary()
+    assert scored["iou_per_image_own"] == pytest.approx(bundle.info["test"]["iou_per_image_own"], abs=1e-4)
 
 
 @pytest.mark.parametrize(

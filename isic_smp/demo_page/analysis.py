@@ -34,16 +34,16 @@ class Drawing:
 
 
 def analyse(image: np.ndarray, predictor: Predictor) -> np.ndarray:
-    """Lesion probabilities at the network's size, of every piece: which is the largest depends on the threshold.
+    """Lesion probabilities at the model's input size, of every piece: which is the largest depends on the threshold.
 
     Args:
         image: uint8 (H, W, 3), RGB.
         predictor: the model.
 
     Returns:
-        float32 (size, size), 0 to 1.
+        float32 (input_size, input_size), 0 to 1.
     """
-    small = resize_image(image, predictor.preprocessing.size)[None]
+    small = resize_image(image, predictor.preprocessing.input_size)[None]
     return predictor.logits(small).sigmoid()[0, 0].cpu().numpy()
 
 
@@ -51,7 +51,7 @@ def draw(probabilities: np.ndarray, height_width: tuple[int, int], *, threshold:
     """The lesion at a threshold; the mask is what `Predictor.predict` gives there, pixel for pixel.
 
     Args:
-        probabilities: float32 (size, size), 0 to 1: of `analyse`, the largest piece alone where the model keeps no other.
+        probabilities: float32 (S, S), 0 to 1: of `analyse`, the largest piece alone where the model keeps no other.
         height_width: the image's own size in pixels.
         threshold: a pixel is lesion where its probability is above this.
     """

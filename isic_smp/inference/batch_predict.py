@@ -67,7 +67,7 @@ def predict_files(
     Raises:
         UserError: a file cannot be written.
     """
-    size, threshold = predictor.preprocessing.size, predictor.preprocessing.threshold
+    size, threshold = predictor.preprocessing.input_size, predictor.preprocessing.threshold
 
     def read(path: Path) -> _Picture | _Failure:
         start = time.perf_counter()
@@ -147,6 +147,6 @@ def _decode(path: Path, size: int, reduced: bool) -> tuple[np.ndarray, tuple[int
 
 def _probabilities(predictor: Predictor, pictures: list[_Picture]) -> np.ndarray:
     if not pictures:
-        size = predictor.preprocessing.size
+        size = predictor.preprocessing.input_size
         return np.empty((0, size, size), np.float32)
     return predictor.probabilities(np.stack([picture.small for picture in pictures])).cpu().numpy()

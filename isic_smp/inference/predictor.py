@@ -12,6 +12,7 @@ from isic_smp.data.resize import resize_image, upsample_probabilities
 from isic_smp.errors import UserError
 from isic_smp.inference.pieces import keep_largest_piece
 from isic_smp.inference.preprocessing import Preprocessing
+from isic_smp.inference.second_look import look_twice
 from isic_smp.inference.symmetries import mean_over_symmetries
 from isic_smp.training.device import autocast
 
@@ -24,7 +25,8 @@ class Predictor:
 
     Args:
         model: binary smp segmentation model that gives logits (`classes=1`, `activation=None`).
-        preprocessing: size, normalisation, threshold, test-time flips, and whether masks are of one piece.
+        preprocessing: size, normalisation, threshold, test-time flips, a second look, and whether masks are of one
+            piece.
         device: a torch device.
         precision: bf16 computes the network under autocast.
 
@@ -47,29 +49,29 @@ class Predictor:
         self.precision = precision
 
     def logits(self, images: np.ndarray | Tensor) -> Tensor:
-        """Logits at the network's size; with test-time flips, those of the mean probability.
+        """Logits of pictures of `preprocessing.input_size`; with test-time flips, those of the mean probability.
 
         Args:
-            images: uint8 (B, size, size, 3), RGB.
+            images: uint8 (B, input_size, input_size, 3), RGB.
 
         Returns:
-            float32 (B, 1, size, size), on the predictor's device.
+            float32 (B, 1, input_size, input_size), on the predictor's device.
         """
         with torch.inference_mode(), _evaluating(self.model):
             batch = self.preprocessing.to_tensor(images, device=self.device)
             if not self.preprocessing.test_time_flips:
-                return self._forward(batch)
-            mean = mean_over_symmetries(lambda view: self._forward(view).sigmoid(), batch)
+                return self._seen(batch)
+            mean = mean_over_symmetries(lambda view: self._seen(view).sigmoid(), batch)
             return mean.logit(eps=torch.finfo(torch.float32).eps)
 
     def probabilities(self, images: np.ndarray | Tensor) -> Tensor:
-        """Lesion probabilities at the network's size.
+        """Lesion probabilities of pictures of `preprocessing.input_size`.
 
         Args:
-            images: uint8 (B, size, size, 3), RGB.
+            images: uint8 (B, input_size, input_size, 3), RGB.
 
         Returns:
-            float32 (B, size, size) from 0 to 1, on the predictor's device.
+            float32 (B, input_size, input_size) from 0 to 1, on the predictor's device.
         """
         return self.from_logits(self.logits(images))
 
@@ -77,10 +79,10 @@ class Predictor:
         """Lesion probabilities from what `logits` gave; here smaller pieces are put out, where they are to be.
 
         Args:
-            logits: float32 (B, 1, size, size).
+            logits: float32 (B, 1, S, S).
 
         Returns:
-            float32 (B, size, size) from 0 to 1, on the same device.
+            float32 (B, S, S) from 0 to 1, on the same device.
         """
         maps = logits.sigmoid().squeeze(1)
         if not self.preprocessing.largest_piece:
@@ -104,10 +106,13 @@ class Predictor:
         found: list[np.ndarray] = []
         for start in range(0, len(images), batch_size):
             some = images[start : start + batch_size]
-            small = np.stack([resize_image(image, self.preprocessing.size) for image in some])
+            small = np.stack([resize_image(image, self.preprocessing.input_size) for image in some])
             maps = self.probabilities(small).cpu().numpy()
             found += [upsample_probabilities(m, image.shape[:2]) for m, image in zip(maps, some, strict=True)]
         return found
+
+    def _seen(self, batch: Tensor) -> Tensor:
+        return look_twice(self._forward, batch) if self.preprocessing.second_look else self._forward(batch)
 
     def _forward(self, batch: Tensor) -> Tensor:
         batch = batch.contiguous(memory_format=torch.channels_last)

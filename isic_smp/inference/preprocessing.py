@@ -11,10 +11,11 @@ import torch
 from torch import Tensor
 
 from isic_smp.errors import UserError
+from isic_smp.inference.second_look import FINER
 from isic_smp.models.normalise import normalise
 
 RGB = 3
-_ADDED = {"largest_piece"}  # not yet known to models saved by 0.1, which do as the default says
+_ADDED = {"largest_piece", "second_look"}  # a saved model may not know these yet; it does as the defaults say
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,6 +38,8 @@ class Preprocessing:
     """Average the prediction over the eight flips and quarter turns."""
     largest_piece: bool = False
     """Keep the largest connected piece of a mask alone (`isic_smp.inference.pieces`)."""
+    second_look: bool = False
+    """Look at the part around the lesion once more, enlarged (`isic_smp.inference.second_look`)."""
 
     def __post_init__(self) -> None:
         for name in ("mean", "std"):
@@ -51,21 +54,31 @@ class Preprocessing:
         if not 0 < self.threshold < 1:
             raise UserError(f"threshold must lie between 0 and 1, got {self.threshold}")
 
+    @property
+    def input_size(self) -> int:
+        """Side of the square, in pixels, that pictures are resized to, and of the maps that come of them.
+
+        More than the network sees where there is a second look.
+        """
+        return self.size * FINER if self.second_look else self.size
+
+    def of_the_network(self) -> "Preprocessing":
+        """What a single pass through the network alone needs."""
+        return dataclasses.replace(self, test_time_flips=False, largest_piece=False, second_look=False)
+
     def to_tensor(self, images: np.ndarray | Tensor, *, device: str | torch.device = "cpu") -> Tensor:
         """Normalise a batch: (pixel / 255 - mean) / std.
 
         Args:
-            images: uint8 (B, size, size, 3), RGB.
+            images: uint8 (B, input_size, input_size, 3), RGB.
             device: where the result lives; the bytes travel there before they become floats.
 
         Returns:
-            float32 (B, 3, size, size), in channels_last memory order.
+            float32 (B, 3, input_size, input_size), in channels_last memory order.
         """
-        shape = tuple(images.shape)
-        if len(shape) != 4 or shape[1:] != (self.size, self.size, RGB) or "uint8" not in str(images.dtype):
-            raise ValueError(
-                f"expected uint8 images (B, {self.size}, {self.size}, {RGB}), got {images.dtype} {shape}"
-            )
+        shape, side = tuple(images.shape), self.input_size
+        if len(shape) != 4 or shape[1:] != (side, side, RGB) or "uint8" not in str(images.dtype):
+            raise ValueError(f"expected uint8 images (B, {side}, {side}, {RGB}), got {images.dtype} {shape}")
         pixels = torch.as_tensor(images).to(device, non_blocking=True)
         return normalise(pixels, mean=self.mean, std=self.std)
 

@@ -27,6 +27,7 @@ from isic_smp.inference.expected_iou import FITTED, ExpectedIoU
 from isic_smp.inference.pieces import keep_largest_piece
 from isic_smp.inference.preprocessing import Preprocessing
 from isic_smp.inference.received import is_served, list_images, read_pixels
+from isic_smp.inference.second_look import look_twice
 from isic_smp.inference.symmetries import mean_over_symmetries
 
 MAX_IMAGES = 32
@@ -126,7 +127,7 @@ class LesionModel(PythonModel):
     def _segment(self, image: Any, name: str, threshold: float) -> dict[str, Any]:
         read_files = not is_served() if self.read_files == "auto" else self.read_files
         pixels = read_pixels(image, name, read_files=read_files)
-        small = resize_image(pixels, self.preprocessing.size)[None]
+        small = resize_image(pixels, self.preprocessing.input_size)[None]
         height, width = pixels.shape[:2]
         chance = self._probabilities(small)[0]
         if self.preprocessing.largest_piece:
@@ -147,13 +148,17 @@ class LesionModel(PythonModel):
 
     @torch.inference_mode()
     def _probabilities(self, images: np.ndarray) -> np.ndarray:
-        """Float32 (B, size, size) of uint8 (B, size, size, 3)."""
+        """Float32 (B, S, S) of uint8 (B, S, S, 3), S being the preprocessing's input size."""
         batch = self.preprocessing.to_tensor(images).contiguous()
         if self.preprocessing.test_time_flips:
-            maps = mean_over_symmetries(lambda view: self.network(view).sigmoid(), batch)
+            maps = mean_over_symmetries(lambda view: self._seen(view).sigmoid(), batch)
         else:
-            maps = self.network(batch).sigmoid()
+            maps = self._seen(batch).sigmoid()
         return maps.squeeze(1).numpy()
+
+    def _seen(self, batch: torch.Tensor) -> torch.Tensor:
+        """Logits, (B, 1, S, S) of (B, 3, S, S)."""
+        return look_twice(self.network, batch) if self.preprocessing.second_look else self.network(batch)
 
 
 def _with_png(row: dict[str, Any]) -> dict[str, Any]:

@@ -64,6 +64,7 @@ def quantise(
 
 
 def _batches(images: Sequence[Path], preprocessing: Preprocessing) -> Iterator[dict[str, np.ndarray]]:
+    network = preprocessing.of_the_network()
     for path in images:
-        small = resize_image(read_image(path), preprocessing.size)[None]
-        yield {INPUT: preprocessing.to_tensor(small).contiguous().numpy()}
+        small = resize_image(read_image(path), network.size)[None]
+        yield {INPUT: network.to_tensor(small).contiguous().numpy()}

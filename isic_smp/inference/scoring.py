@@ -90,7 +90,7 @@ def score(
     """
     if not pairs:
         raise UserError("there are no images to score")
-    size, threshold = predictor.preprocessing.size, predictor.preprocessing.threshold
+    size, threshold = predictor.preprocessing.input_size, predictor.preprocessing.threshold
     network_counts, losses = [], []
     own: list[tuple[tuple[int, int], Future[Tensor]]] = []
 

@@ -18,6 +18,7 @@ from isic_smp.errors import UserError
 from isic_smp.inference.expected_iou import FAILURE_IOU
 from isic_smp.inference.load import Bundle, load_bundle, save_bundle
 from isic_smp.inference.predictor import Predictor
+from isic_smp.inference.preprocessing import Preprocessing
 from isic_smp.inference.scores import Scores
 from isic_smp.inference.scoring import score
 from isic_smp.models.cost import cost
@@ -87,9 +88,7 @@ def card(shipped: Bundle, scores: dict[str, Scores]) -> str:
         "parameters": f"{price.parameters / 1e6:.2f}",
         "multiply_adds": f"{price.multiply_adds / 1e6:.0f}",
         "size": str(shipped.preprocessing.size),
-        "flips": "averaged over eight flips and turns"
-        if shipped.preprocessing.test_time_flips
-        else "one pass",
+        "prediction": _prediction(shipped.preprocessing),
         "data": shipped.info["data"]["description"],
         "recipe": json.dumps(shipped.info["recipe"], indent=1),
     }
@@ -102,6 +101,11 @@ def card(shipped: Bundle, scores: dict[str, Scores]) -> str:
     for name, value in values.items():
         text = text.replace(f"<{name}>", value)
     return text
+
+
+def _prediction(preprocessing: Preprocessing) -> str:
+    flips = "averaged over eight flips and turns" if preprocessing.test_time_flips else "one pass"
+    return f"{flips}{', the part around the lesion looked at twice' if preprocessing.second_look else ''}"
 
 
 def summarised(values: np.ndarray) -> Summary:

@@ -59,12 +59,12 @@ def trade_answer(
 
 
 def images_per_second(model: str, tracking_uri: str) -> float:
-    """How many images of the network's size a second go through the saved model, the median batch's speed."""
+    """How many images of its input size a second go through the saved model, the median batch's speed."""
     from time import perf_counter
 
     bundle = load_bundle(model, tracking_uri=tracking_uri)
     predictor = Predictor(bundle.model, bundle.preprocessing)
-    size = bundle.preprocessing.size
+    size = bundle.preprocessing.input_size
     batch = np.random.default_rng(0).integers(0, 256, (BATCH, size, size, 3), dtype=np.uint8)
     predictor.probabilities(batch)
     durations: list[float] = []

@@ -206,7 +206,7 @@ class ExperimentLog:
 
     def _draw_cases(self, model: nn.Module, prefix: str, step: int) -> None:
         predictor = Predictor(model, self.preprocessing, device=next(model.parameters()).device)
-        probabilities = predictor.probabilities(np.stack([image for image, _ in self._cases])).cpu().numpy()
+        probabilities = predictor.predict([image for image, _ in self._cases])
         for name, (image, mask), probability in zip(CASES, self._cases, probabilities, strict=True):
             picture = overlay(image, mask, probability, threshold=self.preprocessing.threshold)
             self.log.log_image(picture, f"{prefix}/{name}", step)

@@ -59,6 +59,7 @@ def describe(metadata: Mapping[str, Any], run: "Run") -> str:
         f"Images are resized to {own['size']} × {own['size']} and normalised with mean {own['mean']} and "
         f"std {own['std']}; a pixel is lesion above {own['threshold']}"
         f"{'; test-time flips' if own['test_time_flips'] else ''}"
+        f"{'; the part around the lesion looked at twice, enlarged' if own.get('second_look') else ''}"
         f"{'; the largest piece of a mask alone' if own.get('largest_piece') else ''}. `mlflow.pyfunc.load_model` does all that; "
         f"`mlflow.pytorch.load_model` gives the network alone: {metadata.get('program')}.",
     ]

@@ -101,6 +101,19 @@ def test_test_time_flips_average_over_all_symmetries_of_the_square(unet, preproc
     np.testing.assert_allclose(mirrored, found[:, ::-1], atol=1e-5)
 
 
+def test_a_second_look_draws_small_lesions_finer_in_every_view(preprocessing):
+    image = np.full((2 * SIZE, 2 * SIZE, 3), 20, np.uint8)
+    cv2.circle(image, (48, 14), 5, (250, 250, 250), -1)
+    twice = dataclasses.replace(preprocessing, second_look=True)
+    for flips in (False, True):
+        settings = dataclasses.replace(twice, test_time_flips=flips)
+        once = dataclasses.replace(settings, second_look=False)
+        found, coarse = (Predictor(BrightnessModel(), s).predict([image])[0] > 0.5 for s in (settings, once))
+        truth = image[..., 0] > 128
+        wrong = [(mask != truth).sum() for mask in (found, coarse)]
+        assert wrong[0] <= 2 < wrong[1]
+
+
 def test_largest_piece_leaves_one_lesion(unet, preprocessing):
     batch = squares(3)
     maps = Predictor(unet, preprocessing).probabilities(batch).numpy()

@@ -1,3 +1,4 @@
+import dataclasses
 import json
 
 import numpy as np
@@ -35,16 +36,31 @@ def test_refuses_other_batches(pixels):
 
 def test_survives_json():
     saved = Preprocessing(
-        size=96, mean=(0.5,) * 3, std=(0.25,) * 3, threshold=0.4, test_time_flips=True, largest_piece=True
+        size=96,
+        mean=(0.5,) * 3,
+        std=(0.25,) * 3,
+        threshold=0.4,
+        test_time_flips=True,
+        largest_piece=True,
+        second_look=True,
     )
     assert Preprocessing.from_dict(json.loads(json.dumps(saved.to_dict()))) == saved
 
 
-def test_a_model_from_before_largest_piece_keeps_all_pieces():
+def test_a_model_of_before_these_settings_does_without_them():
     older = IMAGENET.to_dict()
-    del older["largest_piece"]
+    del older["largest_piece"], older["second_look"]
     assert Preprocessing.from_dict(older) == IMAGENET
-    assert not IMAGENET.largest_piece
+    assert not IMAGENET.largest_piece and not IMAGENET.second_look
+
+
+def test_a_second_look_asks_for_pictures_of_more_pixels_and_the_network_alone_does_not():
+    twice = dataclasses.replace(IMAGENET, second_look=True, test_time_flips=True)
+    pixels = np.zeros((1, 8, 8, 3), np.uint8)
+    assert twice.input_size == 8 and twice.to_tensor(pixels).shape == (1, 3, 8, 8)
+    assert twice.of_the_network() == IMAGENET
+    with pytest.raises(ValueError, match=r"expected uint8 images \(B, 8, 8, 3\)"):
+        twice.to_tensor(pixels[:, ::2, ::2])
 
 
 @pytest.mark.parametrize(

@@ -20,8 +20,10 @@ from PIL import Image
 
 from isic_smp.data.images import MAX_PIXELS, read_image
 from isic_smp.data.resize import resize_image
+from isic_smp.data.synthetic import draw_lesion
 from isic_smp.inference import standalone
 from isic_smp.inference.expected_iou import ExpectedIoU
+from isic_smp.inference.load import load_bundle
 from isic_smp.inference.predictor import Predictor
 from isic_smp.tracking.mlflow_model import save_mlflow_model
 
@@ -214,6 +216,22 @@ def test_settings_can_be_changed_when_loading_and_the_threshold_with_each_call(
     assert np.array_equal(row["mask"], row["probability"] > 0.25)
     again = flipping.predict(PIXELS, params={"threshold": 0.75}).iloc[0]
     assert np.array_equal(again["mask"], row["probability"] > 0.75)
+
+
+def test_a_second_look_is_the_predictors_own(tmp_path):
+    bundle, (image, _) = load_bundle("isic2016"), draw_lesion(3, 2, 256)
+    wanted = dict.fromkeys((False, True))
+    save_mlflow_model(bundle.model, bundle.preprocessing, {}, tmp_path / "model")
+    for flips, twice in ((False, False), (False, True), (True, True)):
+        settings = {"test_time_flips": flips, "second_look": twice}
+        loaded = mlflow.pyfunc.load_model(str(tmp_path / "model"), model_config=settings)
+        found = loaded.predict(image).iloc[0]["probability"]
+        changed = dataclasses.replace(bundle.preprocessing, **settings)
+        wanted[twice] = Predictor(bundle.model, changed).predict([image])[0]
+        # The part that is looked at depends on which pixels are lesion, so rounding moves it a little.
+        assert np.abs(found - wanted[twice]).max() < 10 * TOLERANCE
+        assert np.array_equal(found > 0.5, wanted[twice] > 0.5)
+    assert np.abs(wanted[True] - wanted[False]).max() > 0.1
 
 
 def test_largest_piece_is_that_of_the_threshold_asked_for(folder, network, preprocessing):
