@@ -2,6 +2,7 @@ import csv
 import dataclasses
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -235,6 +236,24 @@ def test_another_model_or_threshold_does_not_mix_with_what_is_there(images, mode
     (tmp_path / "truth" / "masks" / "grey_Segmentation.png").touch()
     with pytest.raises(UserError, match="not from here"):
         run(images, "--model", model, "--out", tmp_path / "truth")
+
+
+def test_a_folder_of_before_a_setting_is_gone_on_with_where_that_is_off(images, model, tmp_path):
+    out = tmp_path / "out"
+    run(images / "grey.png", "--model", model, "--out", out)
+    record = out / "predictions.jsonl"
+    identity, *lines = record.read_text().splitlines(keepends=True)
+    known = json.loads(identity)
+    assert known.pop("second_look") is False
+    record.write_text(json.dumps(known) + "\n" + "".join(lines))
+    assert run(images, "--model", model, "--out", out) == 0
+    assert len(files(out / "masks")) == 5
+    twice = shutil.copytree(model, tmp_path / "twice")
+    saved = json.loads((twice / "isic_smp.json").read_text())
+    saved["preprocessing"]["second_look"] = True
+    (twice / "isic_smp.json").write_text(json.dumps(saved))
+    with pytest.raises(UserError, match=r"made otherwise \(second_look None, now True\)"):
+        run(images, "--model", twice, "--out", out)
 
 
 def test_threshold_and_the_models_flips_are_respected(images, tmp_path):

@@ -168,11 +168,14 @@ class PredictionFolder:
         return path.open("a", encoding="utf-8")
 
     def _check_same(self, before: dict[str, Any], now: dict[str, Any]) -> None:
-        """Masks of two models or thresholds in one folder would be scored as one's."""
+        """Masks of two models or thresholds in one folder would be scored as one's.
+
+        A setting that the record does not know came later, and was off.
+        """
         changed = [
             f"{name} {_short(before.get(name))}, now {_short(now.get(name))}"
             for name in dict.fromkeys([*before, *now])
-            if before.get(name) != now.get(name)
+            if before.get(name, False) != now.get(name, False)
         ]
         if changed:
             raise UserError(
