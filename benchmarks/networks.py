@@ -3,8 +3,8 @@
 python benchmarks/networks.py --data-dir DIR --encoder-weights FILE --work-dir DIR [--seeds 3] [--only small]
 
 Each network is trained by the preset that is named with it (the U-Net by the default one, on the same batches) and
-scored on the test images, each at its own size, once as it predicts by default and once averaged over the eight flips
-and turns. A run that is done is not trained again, so the command can be interrupted. Writes results/networks.json and
+scored on the test images, each at its own size: by one pass, with a second look at the part around the lesion,
+averaged over the eight flips and turns, and with both. A run that is done is not trained again, so the command can be interrupted. Writes results/networks.json and
 docs/images/networks.png.
 """
 
@@ -29,6 +29,13 @@ NETWORKS: dict[str, list[str]] = {
     "small, taught": ["--recipe", "small"],
     "smp.Unet, whole MobileNetV2": [],
 }
+WAYS = {
+    "": {"test_time_flips": False, "second_look": False},
+    "second look": {"test_time_flips": False, "second_look": True},
+    "flips": {"test_time_flips": True, "second_look": False},
+    "both": {"test_time_flips": True, "second_look": True},
+}
+"""How a trained network is asked."""
 MARKERS = "os*^vDXP"
 """Of the points in the picture, a network each."""
 TAUGHT = ", taught"
@@ -141,9 +148,7 @@ def row(options: argparse.Namespace, name: str, models: list[Path]) -> dict:
     from isic_smp.inference.load import load_bundle
     from isic_smp.models.cost import cost
 
-    scored = [
-        {flips: test_scores(options, model, flips=flips) for flips in (False, True)} for model in models
-    ]
+    scored = [{way: test_scores(options, model, way) for way in WAYS} for model in models]
     bundle = load_bundle(models[0])
     price = cost(bundle.model, bundle.preprocessing.size)
     found = {
@@ -151,26 +156,26 @@ def row(options: argparse.Namespace, name: str, models: list[Path]) -> dict:
         "parameters, M": round(price.parameters / 1e6, 3),
         "multiply-adds, M": round(price.multiply_adds / 1e6),
     }
-    for flips, label in ((False, ""), (True, ", flips")):
+    for way in WAYS:
         for score in ("Dice", "IoU"):
-            values = [one[flips][score.lower()] for one in scored]
-            found[score + label] = (
+            values = [one[way][score.lower()] for one in scored]
+            found[f"{score}{way and ', '}{way}"] = (
                 f"{mean(values):.4f}" + (f" ± {stdev(values):.4f}" if len(values) > 1 else "")
             ).replace("0.", ".")
     return found
 
 
-def test_scores(options: argparse.Namespace, model: Path, *, flips: bool) -> dict[str, float]:
+def test_scores(options: argparse.Namespace, model: Path, way: str) -> dict[str, float]:
     """Per-image mean Dice and IoU on the test images at their own sizes; kept in a file beside the model."""
     from isic_smp.data.isic2016 import load_isic2016
     from isic_smp.inference.load import load_bundle
     from isic_smp.inference.predictor import Predictor
     from isic_smp.inference.scoring import score
 
-    kept = model.parent / f"test-flips-{flips}.json"
+    kept = model.parent / f"test-{way.replace(' ', '-') or 'one-pass'}.json"
     if not kept.exists():
         bundle = load_bundle(model)
-        preprocessing = dataclasses.replace(bundle.preprocessing, test_time_flips=flips)
+        preprocessing = dataclasses.replace(bundle.preprocessing, **WAYS[way])
         summary = score(
             Predictor(bundle.model, preprocessing), load_isic2016(options.data_dir).test
         ).summary()
