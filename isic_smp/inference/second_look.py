@@ -14,7 +14,7 @@ from torch.nn import functional
 
 FINER = 2
 """The picture is handed over with so many times the network's pixels along each side."""
-_ROOM = 1.6
+ROOM = 1.6
 """Side of the part that is looked at again, in parts of the lesion's longer side. A closer look gains more on pictures
 unlike the training ones, and less on others (docs/recipe.md)."""
 _LEAST = 0.25
@@ -54,7 +54,7 @@ def _window(logits: Tensor) -> tuple[Tensor, Tensor]:
     middle = torch.stack([rows @ at, columns @ at], dim=1) / pixels[:, None]
     spread = torch.stack([rows @ at.square(), columns @ at.square()], dim=1) / pixels[:, None]
     deviation = (spread - middle.square()).clamp_min(0).sqrt().amax(1)
-    half = (_ROOM * 2 * deviation).clamp(_LEAST, 1)
+    half = (ROOM * 2 * deviation).clamp(_LEAST, 1)
     half = torch.where(lesion.any(2).any(1), half, torch.ones_like(half))
     inside = (1 - half)[:, None]
     return middle.clamp(-inside, inside), half

@@ -1,0 +1,112 @@
+"""What a second look gives and costs: one model, asked once and twice, closer and less close, on pictures left out.
+
+python benchmarks/second_look.py --data-dir DIR                                    # the shipped model, validation images
+python benchmarks/second_look.py --data-dir DIR --model RUN --hold-out hard        # a run that was made with --hold-out hard
+
+IoU at own size, over all images and over the small lesions among them; the share of images that are looked at again; and
+the time of a prediction, in parts of that without a second look, on one thread. No test image is looked at. Writes
+results/second_look.json and docs/images/second_look.jpg.
+"""
+
+import argparse
+import dataclasses
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from common import report
+
+ROOMS = (None, 2.2, 1.6, 1.3)
+"""Side of the part that is looked at again, in parts of the lesion's; None is one look."""
+SHOWN = 4
+PICTURE = Path(__file__).parent.parent / "docs" / "images" / "second_look.jpg"
+
+
+def main() -> None:
+    """Score, print, draw, and write results/second_look.json."""
+    words = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    words.add_argument("--data-dir", type=Path, required=True)
+    words.add_argument("--model", default="isic2016", help="default: the one that comes with the package")
+    words.add_argument("--hold-out", help="the group that the model was trained without")
+    options = words.parse_args()
+
+    import torch
+
+    torch.set_num_threads(1)
+    from isic_smp.data.groups import GROUPS, SIZE, hold_out, marks
+    from isic_smp.data.isic2016 import load_isic2016
+    from isic_smp.data.pairs import read_pair
+    from isic_smp.data.resize import resize_image, resize_mask
+    from isic_smp.data.source import default_cache_dir
+    from isic_smp.inference import second_look
+    from isic_smp.inference.open_predictor import open_predictor
+    from isic_smp.inference.predictor import Predictor
+
+    data = load_isic2016(options.data_dir)
+    if options.hold_out:
+        data = hold_out(data, options.hold_out, cache_dir=default_cache_dir())
+    images, masks = zip(*(read_pair(pair) for pair in data.val), strict=True)
+    resized = [
+        (resize_image(image, SIZE), resize_mask(mask, SIZE))
+        for image, mask in zip(images, masks, strict=True)
+    ]
+    small = GROUPS["small"](marks(*(np.stack(kind) for kind in zip(*resized, strict=True))))
+
+    opened = open_predictor(options.model).predictor
+    passes: list[int] = []
+    opened.model.register_forward_pre_hook(lambda _, inputs: passes.append(len(inputs[0])))
+    chosen, rows, seen = second_look.ROOM, [], {}
+    for room in ROOMS:
+        found: dict = {"part looked at again": f"{room} times the lesion" if room else "none"}
+        for flips in (False, True):
+            settings = dataclasses.replace(
+                opened.preprocessing, test_time_flips=flips, second_look=room is not None
+            )
+            second_look.ROOM = room or chosen
+            predictor = Predictor(opened.model, settings)
+            predictor.predict(images[:8])
+            passes.clear()
+            start = time.perf_counter()
+            chances = predictor.predict(images)
+            seconds = time.perf_counter() - start
+            scores = np.array(
+                [_iou(c > settings.threshold, m > 0) for c, m in zip(chances, masks, strict=True)]
+            )
+            seen[room, flips] = scores, chances, seconds
+            label = ", flips" if flips else ""
+            found[f"IoU{label}"] = f"{scores.mean():.4f}".replace("0.", ".")
+            found[f"small{label}"] = f"{scores[small].mean():.4f}".replace("0.", ".")
+            if not flips:
+                found["looked at again"] = f"{100 * (sum(passes) / len(images) - 1):.0f} %"
+                found["time"] = round(seconds / seen[None, False][2], 2)
+        rows.append(found)
+    title = f"{options.model}, {len(images)} images, {int(small.sum())} of them small lesions"
+    report("second_look", {title: rows}, model=options.model, hold_out=options.hold_out)
+    once, twice = seen[None, True], seen[chosen, True]
+    draw(images, masks, once, twice, np.flatnonzero(small))
+
+
+def _iou(predicted: np.ndarray, truth: np.ndarray) -> float:
+    union = np.count_nonzero(predicted | truth)
+    return np.count_nonzero(predicted & truth) / union if union else 1.0
+
+
+def draw(images: Sequence, masks: Sequence, once: tuple, twice: tuple, small: np.ndarray) -> None:
+    """Small lesions, from the one that lost most by the second look to the one that gained most."""
+    import cv2
+
+    from isic_smp.tracking.figures import overlay
+
+    order = small[np.argsort((twice[0] - once[0])[small])]
+    picked = order[np.linspace(0, len(order) - 1, SHOWN).round().astype(int)]
+    rows = [
+        [overlay(images[n], masks[n], chances[n], caption, side=360) for n in picked]
+        for (_, chances, _), caption in ((once, "one look"), (twice, "two looks"))
+    ]
+    picture = np.concatenate([np.concatenate(row, axis=1) for row in rows])
+    cv2.imwrite(str(PICTURE), picture[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, 85])
+
+
+if __name__ == "__main__":
+    main()
