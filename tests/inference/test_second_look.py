@@ -65,8 +65,30 @@ def test_a_second_pass_is_made_only_where_it_shows_more():
 
 def test_what_lies_far_from_the_lesion_stays_as_it_was():
     batch = disc(0.25, 0.25, 0.08)[None]
-    found, once = look_twice(Darkness(), batch), one_look(Darkness(), batch)
+    looks = []
+
+    def network(pictures: Tensor) -> Tensor:
+        looks.append(pictures)
+        return Darkness()(pictures) - len(looks) / 8  # so that each place tells which look it comes from
+
+    found, once = look_twice(network, batch), one_look(Darkness(), batch) - 1 / 8
     assert torch.equal(found[..., SIDE:], once[..., SIDE:])
+    middle = SIDE // 2
+    assert found[0, 0, middle, middle] == 4 - 2 / 8 and once[0, 0, middle, middle] == 4 - 1 / 8
+
+
+def test_a_lesion_at_the_frame_is_looked_at_within_the_frame():
+    noise = torch.rand(3, 2 * SIDE, 2 * SIDE, generator=torch.Generator().manual_seed(0))
+    looks = []
+
+    def network(pictures: Tensor) -> Tensor:
+        looks.append(pictures)
+        return Darkness()(pictures)
+
+    look_twice(network, (disc(0.03, 0.97, 0.07) + noise)[None])
+    part = looks[1][0]
+    # Beyond the frame there is nothing but its outermost pixels, repeated.
+    assert not torch.equal(part[:, 0], part[:, 1]) and not torch.equal(part[..., -1], part[..., -2])
 
 
 def test_a_stray_spot_does_not_hide_the_lesion():

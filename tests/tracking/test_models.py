@@ -78,7 +78,7 @@ def test_the_model_loads_without_our_code_and_without_pickle(logged, tmp_path):
         text=True,
     )
     assert done.returncode == 0, done.stderr
-    assert "'mean', 'size', 'std'" in done.stdout
+    assert "'mean', 'second_look', 'size', 'std'" in done.stdout
     outputs = np.load(tmp_path / "outputs.npz")
     expected = load(bundle)
     with torch.no_grad():
