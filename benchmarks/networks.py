@@ -4,8 +4,8 @@ python benchmarks/networks.py --data-dir DIR --encoder-weights FILE --work-dir D
 
 Each network is trained by the preset that is named with it (the U-Net by the default one, on the same batches) and
 scored on the test images, each at its own size: by one pass, with a second look at the part around the lesion,
-averaged over the eight flips and turns, and with both. A run that is done is not trained again, so the command can be interrupted. Writes results/networks.json and
-docs/images/networks.png.
+averaged over the eight flips and turns, and with both. A run that is done is not trained again, so the command can be
+interrupted. Writes results/networks.json and docs/images/networks.png.
 """
 
 import argparse

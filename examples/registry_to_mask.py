@@ -108,9 +108,7 @@ def main() -> None:
 def train(options: Options, folder: Path, *settings: str) -> None:
     """Train a model and register it."""
     words = ["--encoder-weights", options.encoder_weights, "--output-dir", str(folder), "--register", NAME]
-    words += [
-        "--no-second-look"
-    ]  # one pass, so that what `mlflow.pytorch` gives, the network alone, says the same
+    words.append("--no-second-look")  # so that the network alone, which `mlflow.pytorch` gives, says the same
     words += ["--data-dir", str(options.data_dir)] if options.data_dir else ["--data", "synthetic", *QUICK]
     words += ["--cache-dir", str(options.cache_dir)] if options.cache_dir else []
     isic_smp(folder.parent, "run", *words, *settings)

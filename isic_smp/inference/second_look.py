@@ -65,11 +65,10 @@ def _looked_at(
 ) -> Tensor:
     """`logits` with those of a second look put into the part that it saw."""
     side = batch.shape[-1]
-    there = middle[:, :, None] + half[:, None, None] * _centres(
-        side // FINER, batch
-    )  # (B, 2, S) in the frame
+    # Places of the part's pixels in the frame, (B, 2, S), and of the frame's in the part, (B, 2, 2 S).
+    there = middle[:, :, None] + half[:, None, None] * _centres(side // FINER, batch)
+    back = (_centres(side, batch) - middle[:, :, None]) / half[:, None, None]
     part = functional.grid_sample(batch, _grid(there), padding_mode="border", align_corners=False)
-    back = (_centres(side, batch) - middle[:, :, None]) / half[:, None, None]  # (B, 2, 2 S) in the part
     found = functional.grid_sample(
         network(part).to(batch.dtype), _grid(back), padding_mode="border", align_corners=False
     )
