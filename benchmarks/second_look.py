@@ -83,6 +83,8 @@ def main() -> None:
         rows.append(found)
     title = f"{options.model}, {len(images)} images, {int(small.sum())} of them small lesions"
     report("second_look", {title: rows}, model=options.model, hold_out=options.hold_out)
+    if options.hold_out:
+        return  # the picture is of the usual images
     once, twice = seen[None, True], seen[chosen, True]
     draw(images, masks, once, twice, np.flatnonzero(small))
 

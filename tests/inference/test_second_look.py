@@ -57,9 +57,8 @@ def test_a_second_pass_is_made_only_where_it_shows_more():
     found = look_twice(network, batch)
     assert network.pictures == len(batch) + 1
     once = one_look(Darkness(), batch)
-    assert torch.equal(
-        found[[0, 2]], once[[0, 2]]
-    )  # the one that fills the frame, and the picture without any
+    unchanged = [0, 2]  # the one that fills the frame, and the picture without any
+    assert torch.equal(found[unchanged], once[unchanged])
     assert not torch.equal(found[1], once[1])
 
 
