@@ -58,49 +58,22 @@ def fit(
     """
     ranks = ranks or Ranks()
     trainer = Trainer(model, network or model, recipe, steps=train.steps(), device=device, ranks=ranks)
-    result = Fit()
-    if ranks.is_main and not resume:
-        checkpoints.clear()
     identity = {"recipe": recipe.to_dict(), "fingerprint": fingerprint}
-    state = ranks.share(checkpoints.load_last() if resume and ranks.is_main else None)
-    if state is not None:
-        _check_same(state, recipe, fingerprint, checkpoints=checkpoints)
-        trainer.restore(state)
-        result = Fit([Epoch(**record) for record in state["history"]], state["best_epoch"])
-    best = max((record.val_iou for record in result.history), default=-1.0)
+    result = Fit()
+    if resume:
+        result = _resumed(trainer, fingerprint, checkpoints)
+    elif ranks.is_main:
+        checkpoints.clear()
 
-    for epoch in range(len(result.history), recipe.epochs):
-        if _patience_over(result, recipe):
-            break
-        trainer.set_frozen(recipe.freeze or epoch < recipe.freeze_epochs)
-        torch.manual_seed(hash((recipe.seed, epoch, ranks.rank)) % 2**63)
-        progress.start(epoch, train.steps())
-        started = time.perf_counter()
-        lr = trainer.optimizer.param_groups[-1]["lr"]
-        tally = trainer.train_epoch(train.epoch(epoch, device), train.names, progress)
-        images = int(ranks.sum(torch.tensor(tally.images, device=device)))
-        figures = _over_ranks(tally, ranks)
-        seconds = time.perf_counter() - started
-        trainer.check_weights()
-        record = None
-        if ranks.is_main:
-            scores = trainer.validate(validation.epoch(epoch, device))
-            record = Epoch(
-                epoch,
-                **{f"train_{name}": value for name, value in figures.items()},
-                **{f"val_{name}": value for name, value in scores.items()},
-                lr=lr,
-                images_per_second=images / seconds,
-                seconds=seconds,
-            )
-        record = ranks.share(record)
+    while len(result.history) < recipe.epochs and not _patience_over(result, recipe):
+        record = _one_epoch(trainer, train, validation, epoch=len(result.history), progress=progress)
+        if record.val_iou > max((past.val_iou for past in result.history), default=-1.0):
+            result.best_epoch = record.epoch
         result.history.append(record)
-        if record.val_iou > best:
-            best, result.best_epoch = record.val_iou, epoch
         if ranks.is_main:
             with trainer.weights_to_keep() as kept:
-                if result.best_epoch == epoch:
-                    checkpoints.save_best(kept.state_dict(), epoch)
+                if result.best_epoch == record.epoch:
+                    checkpoints.save_best(kept.state_dict(), record.epoch)
                 on_epoch(record, kept)
             history = [dataclasses.asdict(past) for past in result.history]
             checkpoints.save_last(
@@ -120,6 +93,45 @@ def fit(
             trainer.weights_to_keep().__enter__()  # and never left again
     model.eval()
     return result
+
+
+def _resumed(trainer: Trainer, fingerprint: str, checkpoints: Checkpoints) -> Fit:
+    """Bring the trainer to where the checkpoint left it; the history until then. Where there is none, nothing is done."""
+    state = trainer.ranks.share(checkpoints.load_last() if trainer.ranks.is_main else None)
+    if state is None:
+        return Fit()
+    _check_same(state, trainer.recipe, fingerprint, checkpoints=checkpoints)
+    trainer.restore(state)
+    return Fit([Epoch(**record) for record in state["history"]], state["best_epoch"])
+
+
+def _one_epoch(
+    trainer: Trainer, train: Batches, validation: Batches, *, epoch: int, progress: Progress
+) -> Epoch:
+    """Train for one epoch on all ranks, validate on the first; what came of it, known to all."""
+    recipe, ranks, device = trainer.recipe, trainer.ranks, trainer.device
+    trainer.set_frozen(recipe.freeze or epoch < recipe.freeze_epochs)
+    torch.manual_seed(hash((recipe.seed, epoch, ranks.rank)) % 2**63)
+    progress.start(epoch, train.steps())
+    started = time.perf_counter()
+    lr = trainer.optimizer.param_groups[-1]["lr"]
+    tally = trainer.train_epoch(train.epoch(epoch, device), train.names, progress)
+    images = int(ranks.sum(torch.tensor(tally.images, device=device)))
+    figures = _over_ranks(tally, ranks)
+    seconds = time.perf_counter() - started
+    trainer.check_weights()
+    record = None
+    if ranks.is_main:
+        scores = trainer.validate(validation.epoch(epoch, device))
+        record = Epoch(
+            epoch,
+            **{f"train_{name}": value for name, value in figures.items()},
+            **{f"val_{name}": value for name, value in scores.items()},
+            lr=lr,
+            images_per_second=images / seconds,
+            seconds=seconds,
+        )
+    return ranks.share(record)
 
 
 def _over_ranks(tally: Tally, ranks: Ranks) -> dict[str, float]:
