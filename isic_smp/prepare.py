@@ -10,15 +10,17 @@ from torch import nn
 
 from isic_smp.data.augment import Augmenter
 from isic_smp.data.cache import PixelCache, open_pixel_cache
+from isic_smp.data.coarser import CoarserPixels
 from isic_smp.data.isic2016 import LesionData
 from isic_smp.data.pairs import Pair
 from isic_smp.data.pipeline import SavedPipeline
 from isic_smp.data.taught import TaughtPixels
 from isic_smp.inference.preprocessing import Preprocessing
+from isic_smp.inference.second_look import FINER
 from isic_smp.models.upconvnet import UpConvNet
 from isic_smp.network import describe, start_network
 from isic_smp.teaching import open_taught
-from isic_smp.training.batches import Batches, Order, PixelBatches
+from isic_smp.training.batches import Batches, Order, PixelBatches, Pixels
 from isic_smp.training.device import resolve_precision
 from isic_smp.training.distributed import Ranks
 from isic_smp.training.feature_bank import (
@@ -111,11 +113,11 @@ def prepare(
         if warning is not None:
             place.say(f"warning: {warning}")
 
-    def cached(pairs: tuple[Pair, ...]) -> PixelCache:
+    def cached(pairs: tuple[Pair, ...], *, finer: int = 1) -> PixelCache:
         def make() -> PixelCache:
             return open_pixel_cache(
                 pairs,
-                recipe.size,
+                finer * recipe.size,
                 cache_dir=place.cache_dir,
                 binarize_masks=binarize_masks,
                 progress=place.ranks.is_main,
@@ -123,7 +125,8 @@ def prepare(
 
         return main_first(place.ranks, make)
 
-    pixels = cached(data.train), cached(data.val)
+    finer = FINER if recipe.takes_finer_pixels else 1
+    pixels = cached(data.train, finer=finer), cached(data.val)
     preprocessing = Preprocessing(
         size=recipe.size,
         mean=model.mean,  # type: ignore[arg-type]
@@ -140,9 +143,13 @@ def prepare(
         colour=recipe.colour,
         artefacts=recipe.artefacts,
         pipeline=pipeline,
+        finer=finer,
     )
-    taught = _taught(recipe, data, pixels[0], place, tracking_uri) if recipe.teachers else pixels[0]
-    network, train, validation = _batches(recipe, model, pixels, taught, augmenter, place)
+    learned: PixelCache | TaughtPixels = pixels[0]
+    if recipe.teachers:
+        seen = _taught(recipe, data, cached(data.train), place, tracking_uri)
+        learned = TaughtPixels(pixels[0], seen.maps, side=recipe.size)
+    network, train, validation = _batches(recipe, model, pixels, learned, augmenter, place)
     return Prepared(
         model,
         network,
@@ -153,7 +160,7 @@ def prepare(
         preprocessing=preprocessing,
         weights_used=weights_used,
         pipeline_digest=pipeline.digest if pipeline else "",
-        teachers_digest=taught.digest if isinstance(taught, TaughtPixels) else "",
+        teachers_digest=learned.digest if isinstance(learned, TaughtPixels) else "",
     )
 
 
@@ -200,9 +207,13 @@ def _statistics(
     if not (recipe.makes_new_pixels and recipe.plain_statistics > 0):
         return None
     order = Order(len(pixels), recipe.batch_size, shuffle=True, seed=recipe.seed)
+
+    def batches(source: Pixels, views: Augmenter | None) -> PixelBatches:
+        return PixelBatches(source, order, mean=model.mean, std=model.std, augmenter=views)
+
     return {
-        name: PixelBatches(pixels, order, mean=model.mean, std=model.std, augmenter=views)
-        for name, views in (("plain", None), ("augmented", augmenter))
+        "plain": batches(CoarserPixels(pixels, recipe.size), None),
+        "augmented": batches(pixels, augmenter),
     }
 
 

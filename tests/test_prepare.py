@@ -1,10 +1,12 @@
 """What several processes agree on before they train."""
 
+import dataclasses
 import shutil
 import socket
 from pathlib import Path
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
 import torch.distributed as dist
@@ -29,6 +31,34 @@ RECIPE = Recipe(
 )
 
 
+def drawn(folder: Path) -> LesionData:
+    pairs = tuple(write_pairs(folder / "pairs", 12, side=128))
+    return LesionData("drawn", folder, pairs[:8], pairs[8:], (), "f", {"train": 8, "val": 4, "test": 0})
+
+
+@pytest.mark.parametrize("affine", [1.0, 0.0])
+def test_sharp_views_are_of_the_network_s_size_and_taken_from_finer_pixels(tmp_path, affine):
+    recipe = dataclasses.replace(
+        RECIPE, freeze=False, affine=affine, artefacts=1.0, sharp_views=True, plain_statistics=0.5
+    )
+    place = Place(Ranks(), torch.device("cpu"), tmp_path / "cache", lambda line: None)
+    prepared = prepare(recipe, drawn(tmp_path), place)
+    kept = sorted(folder.name.rsplit("-", 1)[0] for folder in (tmp_path / "cache").glob("pixels-*"))
+    assert kept == (["pixels-32", "pixels-64"] if affine else ["pixels-32", "pixels-32"])
+    assert prepared.statistics is not None
+    for batches in (prepared.train, prepared.validation, *prepared.statistics.values()):
+        for batch in batches.epoch(0, place.device):
+            assert batch.inputs[0].shape[2:] == batch.target.shape[2:] == (32, 32)
+    # Plain pictures, for the statistics, are those that a network of this size is asked about.
+    plain = prepare(dataclasses.replace(recipe, sharp_views=False), drawn(tmp_path), place).statistics
+    ours, theirs = (
+        next(iter(found["plain"].epoch(0, place.device))) for found in (prepared.statistics, plain)
+    )
+    assert np.array_equal(ours.samples, theirs.samples)
+    torch.testing.assert_close(ours.inputs[0], theirs.inputs[0], atol=0.05, rtol=0)
+    assert (ours.target != theirs.target).float().mean() < 0.02
+
+
 def work(rank: int, port: int, folder: Path, data: LesionData, full: tuple[int, ...]) -> None:
     """One process, with a disk of its own; those of the ranks `full` have no room for a bank."""
     if rank in full:
@@ -45,8 +75,7 @@ def work(rank: int, port: int, folder: Path, data: LesionData, full: tuple[int, 
 @pytest.mark.slow
 @pytest.mark.parametrize("full", [(), (0,), (1,)])
 def test_processes_use_a_feature_bank_together_or_not_at_all(tmp_path, full):
-    pairs = tuple(write_pairs(tmp_path / "pairs", 12))
-    data = LesionData("drawn", tmp_path, pairs[:8], pairs[8:], (), "f", {"train": 8, "val": 4, "test": 0})
+    data = drawn(tmp_path)
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]

@@ -9,7 +9,8 @@ import torch
 from small_run import SETTINGS, draw_pictures
 
 from isic_smp.data.augment import Augmenter
-from isic_smp.data.cache import PixelCache
+from isic_smp.data.cache import PixelCache, open_pixel_cache
+from isic_smp.data.taught import TaughtPixels
 from isic_smp.errors import UserError
 from isic_smp.experiment import Setup, run_experiment
 from isic_smp.inference.load import load_bundle, save_bundle
@@ -116,6 +117,22 @@ def test_a_teacher_of_other_data_is_warned_of(pixels, teachers, tmp_path):
     taught(pixels, teachers, tmp_path, said.append)
     [line] = said
     assert teachers[1] in line and "their pictures" in line
+
+
+def test_maps_are_enlarged_for_finer_pixels(pixels, teachers, tmp_path):
+    from drawn_pairs import write_pairs
+
+    fine = open_pixel_cache(
+        write_pairs(tmp_path / "pairs", 26)[:20], 2 * pixels.size, cache_dir=tmp_path, progress=False
+    )
+    coarse = taught(pixels, teachers, tmp_path)
+    several = np.arange(20)[::-1]
+    found = TaughtPixels(fine, coarse.maps, side=pixels.size).read_masks(several)
+    assert found.shape == (20, 2 * pixels.size, 2 * pixels.size)
+    means = found.reshape(20, pixels.size, 2, pixels.size, 2).mean((2, 4))
+    truth = fine.read_masks(several).reshape(20, pixels.size, 2, pixels.size, 2).mean((2, 4))
+    expected = coarse.read_masks(several) + 127.0 * (truth - pixels.read_masks(several))
+    assert np.abs(means - expected).mean() < 1
 
 
 def test_a_map_file_of_another_length_is_refused(pixels, teachers, tmp_path):

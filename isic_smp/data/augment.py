@@ -5,6 +5,9 @@ of the square) stand apart from the rest, because a feature bank can hold all ei
 
 Every image costs one `cv2.warpAffine` for image and mask together and one `cv2.transform`: all colour
 changes here are affine maps of RGB, so any chain of them is a single 3 × 3 matrix with an offset.
+
+A view that zooms in shows fewer pixels than the network takes, and a second look (`inference/second_look.py`)
+does not: so the warp can be given finer pictures, and views that zoom in are then as sharp as such a look.
 """
 
 import cv2
@@ -28,6 +31,10 @@ _LOG_CONTRAST = 0.35
 _LOG_SATURATION = 0.4
 _HUE = 0.2  # radians about the grey axis
 _LOG_CAST = 0.08  # of each channel's gain: white balance and colour of the light
+
+_ZOOMS_IN = (
+    0.8  # a view whose pixels are smaller than this, in pixels of its size, is taken from the finer ones
+)
 
 
 def dihedral_codes(sample_ids: np.ndarray, *, seed: int, epoch: int) -> np.ndarray:
@@ -64,6 +71,7 @@ class Augmenter:
         artefacts: how often hairs, rulers, bubbles, stickers, uneven light, a dark rim, blur or noise are
             laid over an image (`data/artefacts.py`), 0 (never) to 1.
         pipeline: a person's own transforms, applied last.
+        finer: the pictures given have so many times the views' pixels along each side; more than 1 needs `affine`.
     """
 
     def __init__(
@@ -74,12 +82,15 @@ class Augmenter:
         colour: float,
         artefacts: float = 0.0,
         pipeline: SavedPipeline | None = None,
+        finer: int = 1,
     ) -> None:
         for name, strength in (("affine", affine), ("colour", colour), ("artefacts", artefacts)):
             if not 0 <= strength <= 1:
                 raise ValueError(f"{name} must be from 0 to 1, got {strength}")
+        if finer < 1 or (finer > 1 and not affine):
+            raise ValueError(f"finer must be 1, or with affine a whole number above, got {finer}")
         self.flips, self.affine, self.colour, self.artefacts = flips, affine, colour, artefacts
-        self.pipeline = pipeline
+        self.pipeline, self.finer = pipeline, finer
 
     def apply(
         self,
@@ -91,17 +102,21 @@ class Augmenter:
         epoch: int,
         levels: int = 1,
     ) -> tuple[np.ndarray, np.ndarray]:
-        """New images and masks of the same shapes.
+        """New images, uint8 (B, S, S, 3), and masks, uint8 (B, S, S).
 
         Args:
-            images: RGB, uint8 (B, S, S, 3).
-            masks: uint8 (B, S, S) of 0 and 1, or with `levels` 255 of shares of lesion; so are the masks returned.
+            images: RGB, uint8 (B, F S, F S, 3), where F is `finer`.
+            masks: uint8 (B, F S, F S) of 0 and 1, or with `levels` 255 of shares of lesion; so are the masks returned.
             sample_ids: whole numbers (B,); with `seed` and `epoch` they alone decide the view.
             seed: the run's seed.
             epoch: counted from 0.
             levels: what certain lesion counts in the masks, 1 or 255.
         """
-        if images.shape != (*masks.shape, 3) or len(sample_ids) != len(images):
+        if (
+            images.shape != (*masks.shape, 3)
+            or len(sample_ids) != len(images)
+            or images.shape[1] % self.finer
+        ):
             raise ValueError(
                 f"got images {images.shape}, masks {masks.shape} and {len(sample_ids)} sample ids"
             )
@@ -110,8 +125,8 @@ class Augmenter:
             images, masks = apply_dihedral(images, codes), apply_dihedral(masks, codes)
         if self.affine:
             draws = uniforms(sample_ids, 7, seed=seed, epoch=epoch, purpose=_AFFINE)
-            maps = _affine_maps(draws * 2 - 1, self.affine, images.shape[1])
-            images, masks = _warp(images, masks, maps, levels)
+            maps = _affine_maps(draws * 2 - 1, self.affine, images.shape[1] // self.finer)
+            images, masks = _warp(images, masks, maps, levels, self.finer)
         if self.colour:
             draws = uniforms(sample_ids, 7, seed=seed, epoch=epoch, purpose=_COLOUR)
             images = _recolour(images, draws * 2 - 1, self.colour)
@@ -149,17 +164,32 @@ def _affine_maps(draws: np.ndarray, strength: float, size: int) -> np.ndarray:
 
 
 def _warp(
-    images: np.ndarray, masks: np.ndarray, maps: np.ndarray, levels: int
+    images: np.ndarray, masks: np.ndarray, maps: np.ndarray, levels: int, finer: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Resample images and masks bilinearly; of masks of 0 and 1, a pixel is lesion where at least half of it is."""
-    size = images.shape[1]
-    warped, lesion = np.empty_like(images), np.empty_like(masks)
-    both, moved = np.empty((2, size, size, 4), np.uint8)
+    """Resample images and masks bilinearly; of masks of 0 and 1, a pixel is lesion where at least half of it is.
+
+    Where images are `finer`, each view is sampled from whichever of them and their means over `finer` × `finer` pixels
+    has pixels more like its own: sampled from too fine ones it would flicker, from too coarse ones be blurred.
+    """
+    side = images.shape[1]
+    size = side // finer
+    warped = np.empty((len(images), size, size, 3), np.uint8)
+    lesion = np.empty((len(images), size, size), np.uint8)
+    both = np.empty((side, side, 4), np.uint8)
+    coarse, moved = np.empty((2, size, size, 4), np.uint8)
     how = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
+    zooms_in = np.sqrt(np.abs(np.linalg.det(maps[:, :, :2]))) < _ZOOMS_IN
     for i in range(len(images)):  # as a fourth channel, the mask cannot but move with its image
         cv2.cvtColor(images[i], cv2.COLOR_RGB2RGBA, dst=both)
         cv2.insertChannel(masks[i] * np.uint8(255 // levels), both, 3)
-        cv2.warpAffine(both, maps[i], (size, size), dst=moved, flags=how, borderMode=cv2.BORDER_REFLECT_101)
+        source, there = both, maps[i]
+        if finer > 1 and zooms_in[i]:
+            there = finer * there
+            there[:, 2] += (finer - 1) / 2  # the first coarse pixel's middle lies between fine pixels
+        elif finer > 1:
+            source = coarse
+            cv2.resize(both, dsize=(size, size), dst=source, interpolation=cv2.INTER_AREA)
+        cv2.warpAffine(source, there, (size, size), dst=moved, flags=how, borderMode=cv2.BORDER_REFLECT_101)
         cv2.cvtColor(moved, cv2.COLOR_RGBA2RGB, dst=warped[i])
         cv2.extractChannel(moved, 3, dst=lesion[i])
     return warped, lesion if levels > 1 else (lesion >= 128).astype(np.uint8)

@@ -10,6 +10,7 @@ import weakref
 from collections.abc import Sequence
 from pathlib import Path
 
+import cv2
 import numpy as np
 
 from isic_smp.data.cache import PixelCache
@@ -24,7 +25,8 @@ class TaughtPixels:
 
     Args:
         pixels: images and true masks.
-        maps: file of uint8 (N, size, size), the teachers' mean probability of lesion times 255, in the cache's order.
+        maps: file of uint8 (N, side, side), the teachers' mean probability of lesion times 255, in the cache's order.
+        side: of the maps, in pixels; where the pixels are finer, the maps are enlarged. Default: as the pixels.
 
     Attributes:
         ids: as the cache has them.
@@ -37,9 +39,10 @@ class TaughtPixels:
 
     levels = LEVELS
 
-    def __init__(self, pixels: PixelCache, maps: Path) -> None:
+    def __init__(self, pixels: PixelCache, maps: Path, *, side: int | None = None) -> None:
         self.pixels, self.maps, self.ids, self.digest = pixels, maps, pixels.ids, maps.stem
-        self._record = pixels.size**2
+        self._side = side or pixels.size
+        self._record = self._side**2
         try:
             self._file = os.open(maps, os.O_RDONLY)
         except OSError as error:
@@ -67,10 +70,12 @@ class TaughtPixels:
         return self._shares(indices, self.pixels.read_masks(indices))
 
     def _shares(self, indices: Sequence[int] | np.ndarray, masks: np.ndarray) -> np.ndarray:
-        shares = np.empty_like(masks)
+        shares = np.empty((len(masks), self._side, self._side), np.uint8)
         for row, index in zip(shares, np.asarray(indices).tolist(), strict=True):
             # pread, as of the cache: a mapping's pages would count as this process's memory.
             if os.preadv(self._file, [row.data], index * self._record) != self._record:
                 raise UserError(f"the teachers' maps {self.maps} were cut short; delete that file")
+        if self._side != self.pixels.size:
+            shares = np.stack([cv2.resize(row, dsize=masks.shape[1:]) for row in shares])
         # The mean of both, rounded up, in uint8: half of the one and the greater half of the other.
         return shares // 2 + (shares & 1) + masks * np.uint8(LEVELS // 2)

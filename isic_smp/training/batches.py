@@ -15,8 +15,6 @@ import torch
 from torch import Tensor
 
 from isic_smp.data.augment import Augmenter
-from isic_smp.data.cache import PixelCache
-from isic_smp.data.taught import TaughtPixels
 from isic_smp.errors import UserError
 from isic_smp.models.normalise import normalise
 from isic_smp.training.distributed import Ranks
@@ -59,6 +57,24 @@ class Batches(Protocol):
         ...
 
 
+class Pixels(Protocol):
+    """Images and masks, read a batch at a time."""
+
+    @property
+    def ids(self) -> tuple[str, ...]:
+        """The images' ids, in the order of their numbers."""
+        ...
+
+    @property
+    def levels(self) -> int:
+        """What certain lesion counts in the masks."""
+        ...
+
+    def read(self, indices: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """RGB images, uint8 (B, S, S, 3), and masks, uint8 (B, S, S) from 0 to `levels`."""
+        ...
+
+
 class Order:
     """Which samples each step takes.
 
@@ -97,7 +113,7 @@ class PixelBatches:
 
     def __init__(
         self,
-        cache: PixelCache | TaughtPixels,
+        cache: Pixels,
         order: Order,
         *,
         mean: tuple[float, ...],

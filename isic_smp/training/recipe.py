@@ -74,6 +74,8 @@ class Recipe:
     artefacts: float = 0.0
     """How often hairs, rulers, bubbles, stickers, uneven light, a dark rim, blur or noise are laid over an image,
     0 (never) to 1."""
+    sharp_views: bool = False
+    """Take the random views that zoom in from pictures of twice the size, so that they are as sharp as a second look."""
     pipeline: str | None = None
     """A file of albumentations transforms (JSON or YAML, made by its `save`), applied after the others."""
     teachers: tuple[str, ...] | None = None
@@ -140,6 +142,11 @@ class Recipe:
     def makes_new_pixels(self) -> bool:
         """Whether training pictures are augmented beyond flips and turns, so that no two epochs see the same pixels."""
         return any(getattr(self, name) for name in AUGMENTATIONS) or bool(self.pipeline)
+
+    @property
+    def takes_finer_pixels(self) -> bool:
+        """Whether training pictures are kept larger than the network takes them; without `affine` nothing zooms in."""
+        return self.sharp_views and self.affine > 0
 
     def to_dict(self) -> dict[str, Any]:
         """The fields as plain JSON or YAML values."""
@@ -257,6 +264,7 @@ _DEFAULT = Recipe(
     affine=1.0,
     colour=1.0,
     artefacts=1.0,
+    sharp_views=True,  # a second look is sharp, so training pictures have to be
     encoder_lr=7.5e-4,  # pretrained weights need smaller steps than a decoder that starts from nothing
     epochs=100,  # under such augmentation 50 are too few: pictures unlike the training ones gain most by more
     ema=0.99,

@@ -200,6 +200,55 @@ def test_real_lesions_stay_darker_than_their_skin(isic_dir: Path) -> None:
     assert (contrast(*views) > 0.4 * contrast(images, masks)).all()
 
 
+# --- finer pictures than the views
+
+
+def halved(images: np.ndarray, masks: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    half = images.shape[1] // 2
+    return np.stack([resize_image(i, half) for i in images]), np.stack([resize_mask(m, half) for m in masks])
+
+
+def both_ways(images: np.ndarray, masks: np.ndarray) -> tuple[tuple, tuple]:
+    """Views of 60 pictures taken from finer ones, and of the same at the views' own size."""
+    fine, coarse = (Augmenter(flips=True, affine=1.0, colour=0.0, finer=finer) for finer in (2, 1))
+    key = {"sample_ids": np.arange(len(images)), "seed": 0, "epoch": 0}
+    return fine.apply(images, masks, **key), coarse.apply(*halved(images, masks), **key)
+
+
+def test_finer_pictures_are_shown_in_the_same_places() -> None:
+    _, masks = discs(60, size=128)
+    ramp = np.add.outer(np.arange(128), np.arange(128)) * 2 // 3  # 2.7 levels a pixel of the view
+    images = np.repeat(ramp.astype(np.uint8)[None, ..., None], 3, axis=-1).repeat(60, axis=0)
+    (fine, fine_masks), (coarse, coarse_masks) = both_ways(images, masks)
+    assert fine.shape == (60, 64, 64, 3) and fine_masks.shape == (60, 64, 64)
+    assert set(np.unique(fine_masks)) == {0, 1}
+    change = fine.astype(float) - coarse
+    # Mirrored frames aside; half a fine pixel off would be 0.7 levels along each axis that is not flipped against another.
+    assert np.abs(np.median(change, axis=(1, 2, 3))).max() <= 1
+    assert np.abs(change[:, 24:40, 24:40].mean(axis=(1, 2, 3))).max() < 0.35
+    shared = (fine_masks & coarse_masks).sum((1, 2)) / (fine_masks | coarse_masks).sum((1, 2))
+    assert shared.min() > 0.93
+
+
+def test_only_views_that_zoom_in_gain_detail_by_finer_pictures() -> None:
+    stripes = (np.indices((128, 128)).sum(axis=0) // 3 % 2 * 200).astype(np.uint8)
+    images = np.repeat(stripes[None, ..., None], 3, axis=-1).repeat(60, axis=0)
+    (fine, _), (coarse, _) = both_ways(images, np.zeros((60, 128, 128), np.uint8))
+    gain = fine.std(axis=(1, 2, 3)) / coarse.std(axis=(1, 2, 3))
+    sharper = gain > 1.2
+    assert 10 < sharper.sum() < 40  # scales from 0.6 to 1.65, as likely each way
+    np.testing.assert_allclose(gain[~sharper], 1, atol=0.02)
+
+
+def test_finer_pictures_need_a_warp_and_a_size_that_divides() -> None:
+    with pytest.raises(ValueError, match="finer must be 1, or with affine"):
+        Augmenter(flips=True, affine=0.0, colour=1.0, finer=2)
+    with pytest.raises(ValueError, match="got images"):
+        Augmenter(flips=True, affine=1.0, colour=1.0, finer=2).apply(
+            *photos(2, 47), sample_ids=np.arange(2), seed=0, epoch=0
+        )
+
+
 def test_bad_batches_and_strengths_are_refused() -> None:
     images, masks = photos(4)
     with pytest.raises(ValueError, match="sample ids"):
