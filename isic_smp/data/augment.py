@@ -32,9 +32,8 @@ _LOG_SATURATION = 0.4
 _HUE = 0.2  # radians about the grey axis
 _LOG_CAST = 0.08  # of each channel's gain: white balance and colour of the light
 
-_ZOOMS_IN = (
-    0.8  # a view whose pixels are smaller than this, in pixels of its size, is taken from the finer ones
-)
+# A view whose pixels are smaller than this, in pixels of its size, is taken from the finer ones.
+_ZOOMS_IN = 0.8
 
 
 def dihedral_codes(sample_ids: np.ndarray, *, seed: int, epoch: int) -> np.ndarray:
