@@ -6,6 +6,7 @@ import shutil
 import numpy as np
 import pytest
 import torch
+from drawn_pairs import write_pairs
 from small_run import SETTINGS, draw_pictures
 
 from isic_smp.data.augment import Augmenter
@@ -120,8 +121,6 @@ def test_a_teacher_of_other_data_is_warned_of(pixels, teachers, tmp_path):
 
 
 def test_maps_are_enlarged_for_finer_pixels(pixels, teachers, tmp_path):
-    from drawn_pairs import write_pairs
-
     fine = open_pixel_cache(
         write_pairs(tmp_path / "pairs", 26)[:20], 2 * pixels.size, cache_dir=tmp_path, progress=False
     )
