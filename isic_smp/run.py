@@ -141,7 +141,8 @@ def table(result: "Result") -> str:
     scores, split = (result.validation, "validation") if result.test is None else (result.test, "test")
     summary = scores.summary()
     lines = ["", f"{'':24}{'train loss':>12}{f'{split[:10]} loss':>16}{'Dice':>10}{'IoU':>10}"]
-    for label, suffix in (("at the network's size", "net"), ("at each image's own size", "own")):
+    side = scores.map_side
+    for label, suffix in ((f"at {side}×{side} pixels", "net"), ("at each image's own size", "own")):
         losses = f"{kept.train_loss:>12.4f}{scores.loss:>16.4f}" if suffix == "net" else f"{'':>28}"
         dice, iou = (f"{summary[f'{name}_per_image_{suffix}']:>10.4f}" for name in ("dice", "iou"))
         lines.append(f"{label:24}{losses}{dice}{iou}")

@@ -61,7 +61,7 @@ def run_of(client, place, name):
 
 def test_the_table_names_losses_and_scores_and_where_to_look(frozen):
     assert "train loss" in frozen.stdout
-    assert "at the network's size" in frozen.stdout
+    assert "at 32×32 pixels" in frozen.stdout
     assert "test, 6 images" in frozen.stdout
     assert "mlflow ui --backend-store-uri sqlite:///mlruns/mlflow.db" in frozen.stdout
     assert "train 24 of 24, validation 6 of 6, test 6 of 6" in frozen.stderr
@@ -91,6 +91,7 @@ def test_a_second_look_goes_with_the_model_and_into_its_scores(client, place, fr
     assert done.returncode == 0, done.stderr
     bundle = load_bundle(place / "out" / "twice")
     assert bundle.preprocessing.second_look and bundle.preprocessing.size == 32
+    assert "at 64×64 pixels" in done.stdout
     assert run_of(client, place, "twice").data.params["second_look"] == "True"
     data, _ = resolve_data("synthetic", place / "pictures", cache_dir=place / "cache")
     scored = score(Predictor(bundle.model, bundle.preprocessing), data.test).summary()

@@ -27,16 +27,16 @@ class Observations:
     def __init__(self, images: int, *, threshold: float, outlines: bool = True) -> None:
         self.threshold = threshold
         self.logits = LogitCounts()
-        """Of all pixels at the network's size."""
+        """Of all pixels of the model's maps."""
         self.soft_ious = np.full(images, np.nan)
-        """Of each image's mask at the network's size, float (N,)."""
+        """Of each image's map, float (N,)."""
         self.touches_border = np.zeros(images, bool)
         """Whether the true lesion reaches the frame of its image, (N,)."""
         self.outlines = np.full((images, 3), np.nan) if outlines else None
         """`BoundaryScores` of each image at its own size, float (N, 3)."""
 
     def network(self, start: int, logits: np.ndarray, probabilities: np.ndarray, truth: np.ndarray) -> None:
-        """See a batch at the network's size."""
+        """See a batch of the model's maps."""
         self.logits.add(logits, truth)
         for n, probability in enumerate(probabilities, start=start):
             self.soft_ious[n] = soft_iou(probability, self.threshold)

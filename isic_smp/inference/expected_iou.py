@@ -26,7 +26,7 @@ def soft_iou(probability: np.ndarray, threshold: float) -> float:
     """Expected intersection over expected union of the mask `probability > threshold`; 0 where it is empty.
 
     Args:
-        probability: float (S, S), 0 to 1, at the network's size.
+        probability: the model's map, float (S, S), 0 to 1.
         threshold: of the mask.
     """
     inside = probability[probability > threshold]

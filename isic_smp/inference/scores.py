@@ -1,6 +1,7 @@
 """The scores of a set of images: each image's, their summary, and a table for others to read."""
 
 import csv
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -20,18 +21,24 @@ class Scores:
     """Pixel counts of images, and all that follows from them.
 
     Two sizes, named in every result: `own` is each image's own size, which the official scorer
-    sees; `net` is the network's square, which training sees.
+    sees; `net` is the square of the model's maps: of one look the network's, which training sees, of two looks
+    twice as many pixels along each side.
     """
 
     ids: tuple[str, ...]
     sizes: np.ndarray
     """Height and width of each image, int (N, 2)."""
     network_counts: np.ndarray
-    """True and false positives, false and true negatives at the network's size, int64 (N, 4)."""
+    """True and false positives, false and true negatives in the model's maps, int64 (N, 4)."""
     own_counts: np.ndarray
     """The same at each image's own size."""
     loss: float | None = None
-    """Mean loss over the images at the network's size, where one was asked for."""
+    """Mean loss over the images in the model's maps, where one was asked for."""
+
+    @property
+    def map_side(self) -> int:
+        """Pixels along each side of the model's maps."""
+        return math.isqrt(int(self.network_counts[0].sum()))
 
     @cached_property
     def own(self) -> dict[str, np.ndarray]:
@@ -40,7 +47,7 @@ class Scores:
 
     @cached_property
     def network(self) -> dict[str, np.ndarray]:
-        """Each image's scores at the network's size: metric name to float64 (N,)."""
+        """Each image's scores in the model's maps: metric name to float64 (N,)."""
         return {name: v.numpy() for name, v in per_image(torch.from_numpy(self.network_counts)).items()}
 
     def summary(self) -> dict[str, float]:

@@ -27,7 +27,7 @@ class Observer(Protocol):
     def network(
         self, start: int, logits: np.ndarray, probabilities: np.ndarray, truth: np.ndarray, /
     ) -> None:
-        """A batch at the network's size.
+        """A batch of the model's maps, of S = `Scores.map_side`.
 
         Args:
             start: place of its first image among the pairs.
@@ -69,9 +69,9 @@ def score(
     observer: Observer | None = None,
     progress: Callable[[int], object] | None = None,
 ) -> Scores:
-    """Predict every pair and compare with its mask, at the network's size and at the image's own.
+    """Predict every pair and compare with its mask, in the model's map and at the image's own size.
 
-    At the network's size, the truth is resized as in training. At its own size, the probabilities
+    To the map's size the truth is resized as in training. At its own size, the probabilities
     are enlarged bilinearly, then thresholded, and the truth is as it is on disk. Files are read,
     and own-size pixels counted, on other threads while the network runs.
 
@@ -80,7 +80,7 @@ def score(
         pairs: images with masks, at least one.
         batch_size: images in the network at once.
         binarize_masks: take masks with grey values, as `read_mask` does.
-        loss: computed on logits and truth at the network's size; its mean over the images.
+        loss: computed on logits and truth in the model's maps; its mean over the images.
         on_mask: given each predicted mask at own size; called from several threads at once.
         observer: shown each batch and each mask.
         progress: told after each batch how many images it held.
