@@ -6,7 +6,7 @@ nothing rests on colour vision.
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
@@ -169,11 +169,11 @@ def _figure(width: float, height: float) -> "Figure":
     return Figure(figsize=(width, height), dpi=DOTS_PER_INCH, layout="constrained")
 
 
-def _save(figure: "Figure", path: Path, *, grid: str = "both") -> None:
+def _save(figure: "Figure", path: Path, *, grid: Literal["both", "x"] = "both") -> None:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
 
     for axes in figure.axes:
-        axes.grid(alpha=0.25, axis=grid)  # type: ignore[arg-type]
+        axes.grid(alpha=0.25, axis=grid)
         axes.set_axisbelow(True)
         axes.spines[["top", "right"]].set_visible(False)
         axes.tick_params(labelsize=TEXT - 1)

@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from segmentation_models_pytorch.base import SegmentationModel
 from torch import Tensor, nn
 
 from isic_smp.data.augment import apply_dihedral, dihedral_codes
@@ -61,26 +62,26 @@ def bank_views(recipe: Recipe) -> int:
 class FromFeatures(nn.Module):
     """The part of an smp model after its encoder, called with the maps that a bank holds."""
 
-    def __init__(self, model: nn.Module) -> None:
+    def __init__(self, model: SegmentationModel) -> None:
         super().__init__()
         self.model = model
         self.positions = needed_maps(model)
 
     def forward(self, *maps: Tensor) -> Tensor:
         """Logits (B, 1, S, S) from `maps`, in the order of `needed_maps`."""
-        features: list[Any] = [None] * len(self.model.encoder.out_channels)  # type: ignore[arg-type, union-attr]
+        features: list[Any] = [None] * len(self.model.encoder.out_channels)
         kind = maps[0].device.type
         # Straight from the bank's float16 to what the step computes in: float32 between would cost a pass.
         dtype = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else torch.float32
         for position, banked in zip(self.positions, maps, strict=True):
             features[position] = banked.to(dtype)
-        return self.model.segmentation_head(self.model.decoder(features))  # type: ignore[operator]
+        return self.model.segmentation_head(self.model.decoder(features))
 
 
-def needed_maps(model: nn.Module) -> list[int]:
+def needed_maps(model: SegmentationModel) -> list[int]:
     """Which of the encoder's maps the decoder reads: the last, and the skips where it takes them; never the image."""
-    last = len(model.encoder.out_channels) - 1  # type: ignore[arg-type, union-attr]
-    if not model.config["skip_connections"]:  # type: ignore[index]
+    last = len(model.encoder.out_channels) - 1
+    if not model.config["skip_connections"]:
         return [last]
     return list(range(1, last + 1))
 
@@ -117,7 +118,7 @@ class FeatureBank:
 
 
 def open_feature_bank(
-    model: nn.Module,
+    model: SegmentationModel,
     cache: PixelCache,
     *,
     views: int,
@@ -167,13 +168,13 @@ def open_feature_bank(
     return FeatureBank(folder)
 
 
-def _key(model: nn.Module, cache: PixelCache, views: int, precision: str) -> str:
+def _key(model: SegmentationModel, cache: PixelCache, views: int, precision: str) -> str:
     digest = hashlib.sha256()
     config = model.config
     names = ("encoder_name", "encoder_depth", "mean", "std")
-    settings = [FORMAT, cache.folder.name, views, precision, [config[n] for n in names], needed_maps(model)]  # type: ignore[index]
+    settings = [FORMAT, cache.folder.name, views, precision, [config[n] for n in names], needed_maps(model)]
     digest.update(json.dumps(settings, default=list).encode())
-    for name, value in model.encoder.state_dict().items():  # type: ignore[union-attr]
+    for name, value in model.encoder.state_dict().items():
         digest.update(name.encode())
         digest.update(value.detach().cpu().contiguous().numpy().tobytes())
     return digest.hexdigest()[:24]
@@ -181,7 +182,7 @@ def _key(model: nn.Module, cache: PixelCache, views: int, precision: str) -> str
 
 @torch.inference_mode()
 def _build(
-    model: nn.Module,
+    model: SegmentationModel,
     cache: PixelCache,
     views: int,
     folder: Path,
@@ -189,7 +190,7 @@ def _build(
     precision: str,
     progress: Callable[[Sequence[int]], Sequence[int]],
 ) -> None:
-    encoder: nn.Module = model.encoder  # type: ignore[assignment]
+    encoder = model.encoder
     training = encoder.training
     encoder.eval()
     positions = needed_maps(model)
@@ -222,7 +223,7 @@ def _build(
     sync(folder)
 
 
-def _norm(model: nn.Module) -> dict[str, Any]:
+def _norm(model: SegmentationModel) -> dict[str, Any]:
     return {"mean": model.mean, "std": model.std}
 
 

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
+from segmentation_models_pytorch.base import SegmentationModel
 from torch import nn
 
 from isic_smp.errors import UserError
@@ -21,7 +22,7 @@ _STATE = {"recipe", "fingerprint", "model", "optimizer", "schedule", "average", 
 
 
 def fit(
-    model: nn.Module,
+    model: SegmentationModel,
     recipe: Recipe,
     train: Batches,
     validation: Batches,

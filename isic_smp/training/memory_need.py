@@ -6,7 +6,8 @@ from pathlib import Path
 
 import psutil
 import torch
-from torch import Tensor, nn
+from segmentation_models_pytorch.base import SegmentationModel
+from torch import Tensor
 
 from isic_smp.errors import UserError
 from isic_smp.training.cpu_rewrites import rewritten
@@ -27,7 +28,7 @@ MARGIN = 0.3
 CGROUPS = Path("/sys/fs/cgroup")
 
 
-def check_memory(model: nn.Module, recipe: Recipe, device: torch.device, ranks: Ranks) -> str | None:
+def check_memory(model: SegmentationModel, recipe: Recipe, device: torch.device, ranks: Ranks) -> str | None:
     """Compare what training on a CPU will need with what is free.
 
     Args:
@@ -66,17 +67,17 @@ def check_memory(model: nn.Module, recipe: Recipe, device: torch.device, ranks: 
     return f"{said}; it may be killed: {advice}"
 
 
-def step_bytes(model: nn.Module, recipe: Recipe) -> float:
+def step_bytes(model: SegmentationModel, recipe: Recipe) -> float:
     """The peak of a training step, for one picture of the batch."""
     kept = kept_bytes(model, recipe, frozen=recipe.freeze)
     whole = kept_bytes(model, recipe, frozen=False) if recipe.freeze else kept
     return STEP * kept + FROZEN * (whole - kept)
 
 
-def kept_bytes(model: nn.Module, recipe: Recipe, *, frozen: bool) -> int:
+def kept_bytes(model: SegmentationModel, recipe: Recipe, *, frozen: bool) -> int:
     """What one picture's forward pass keeps for the backward pass, counted in one such pass of a copy."""
     network = copy.deepcopy(model).train()
-    network.freeze_encoder() if frozen else network.unfreeze_encoder()  # type: ignore[operator]
+    network.freeze_encoder() if frozen else network.unfreeze_encoder()
     own = {t.untyped_storage().data_ptr() for t in (*network.parameters(), *network.buffers())}
     kept: dict[int, Tensor] = {}
 

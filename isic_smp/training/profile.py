@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from segmentation_models_pytorch.base import SegmentationModel
 from torch import nn
 from torch.profiler import ProfilerActivity, profile, schedule
 
@@ -39,7 +40,13 @@ class StepProfiler:
     """
 
     def __init__(
-        self, progress: Progress, *, model: nn.Module, steps: int, folder: Path, say: Callable[[str], object]
+        self,
+        progress: Progress,
+        *,
+        model: SegmentationModel,
+        steps: int,
+        folder: Path,
+        say: Callable[[str], object],
     ) -> None:
         self.progress, self.model, self.steps, self.folder, self.say = progress, model, steps, folder, say
         self.done = False
@@ -71,7 +78,7 @@ class StepProfiler:
             ("decoder", self.model.decoder),
             ("decoder", self.model.segmentation_head),
         ):
-            self._label(name, module)  # type: ignore[arg-type]
+            self._label(name, module)
         self._last = time.perf_counter()
 
     def step(self, images: int, figures: Callable[[], dict[str, float]]) -> None:

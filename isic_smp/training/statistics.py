@@ -11,6 +11,7 @@ https://arxiv.org/abs/2105.07576, on measuring them precisely).
 from collections.abc import Iterator, Sequence
 
 import torch
+from segmentation_models_pytorch.base import SegmentationModel
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
@@ -23,7 +24,7 @@ Moments = list[tuple[Tensor, Tensor]]
 
 
 def renew_statistics(
-    model: nn.Module,
+    model: SegmentationModel,
     recipe: Recipe,
     *,
     plain: Batches,
@@ -44,7 +45,7 @@ def renew_statistics(
     """
     norms = [module for module in model.modules() if isinstance(module, _BatchNorm)]
     if recipe.freeze:
-        kept = {id(module) for module in model.encoder.modules()}  # type: ignore[union-attr]
+        kept = {id(module) for module in model.encoder.modules()}
         norms = [norm for norm in norms if id(norm) not in kept]
     precision = resolve_precision(recipe.precision, device)
     seen = []

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
+from segmentation_models_pytorch.base import SegmentationModel
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.optim.swa_utils import AveragedModel
@@ -56,7 +57,7 @@ class Trainer:
 
     def __init__(
         self,
-        model: nn.Module,
+        model: SegmentationModel,
         network: nn.Module,
         recipe: Recipe,
         *,
@@ -79,7 +80,7 @@ class Trainer:
         """Freeze or unfreeze the encoder; DDP learns anew which parameters have gradients."""
         if frozen == self.frozen:
             return
-        self.model.freeze_encoder() if frozen else self.model.unfreeze_encoder()  # type: ignore[operator]
+        self.model.freeze_encoder() if frozen else self.model.unfreeze_encoder()
         self.frozen = frozen
         if self.recipe.compile:
             self.network.compile()
