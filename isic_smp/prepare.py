@@ -141,6 +141,7 @@ def prepare(
         flips=recipe.flips,
         affine=recipe.affine,
         colour=recipe.colour,
+        tones=recipe.tones,
         artefacts=recipe.artefacts,
         pipeline=pipeline,
         finer=finer,

@@ -1,10 +1,11 @@
-"""Random views of training images: flips and quarter turns, affine warps, colour.
+"""Random views of training images: flips and quarter turns, affine warps, colour, tones.
 
 A view depends on (seed, epoch, sample id) alone. The eight flips and quarter turns (the dihedral group
 of the square) stand apart from the rest, because a feature bank can hold all eight.
 
 Every image costs one `cv2.warpAffine` for image and mask together and one `cv2.transform`: all colour
-changes here are affine maps of RGB, so any chain of them is a single 3 × 3 matrix with an offset.
+changes here are affine maps of RGB, so any chain of them is a single 3 × 3 matrix with an offset. Tones, which
+are no such maps, cost one `cv2.LUT`.
 
 A view that zooms in shows fewer pixels than the network takes, and a second look (`inference/second_look.py`)
 does not: so the warp can be given finer pictures, and views that zoom in are then as sharp as such a look.
@@ -17,7 +18,7 @@ from isic_smp.data.artefacts import add_artefacts
 from isic_smp.data.draws import uniforms
 from isic_smp.data.pipeline import SavedPipeline
 
-_DIHEDRAL, _AFFINE, _COLOUR, _ARTEFACTS = 1, 2, 3, 4  # purposes of draws
+_DIHEDRAL, _AFFINE, _COLOUR, _ARTEFACTS, _TONES = 1, 2, 3, 4, 9  # purposes of draws
 _TURNS = {1: cv2.ROTATE_90_COUNTERCLOCKWISE, 2: cv2.ROTATE_180, 3: cv2.ROTATE_90_CLOCKWISE}
 
 # Greatest change at strength 1; of factors the logarithm, so that halving is as likely as doubling.
@@ -31,6 +32,8 @@ _LOG_CONTRAST = 0.35
 _LOG_SATURATION = 0.4
 _HUE = 0.2  # radians about the grey axis
 _LOG_CAST = 0.08  # of each channel's gain: white balance and colour of the light
+_LOG_GAMMA = (-0.42, 0.98)  # mostly above 0, which darkens: the training images have next to no dark skin
+_TONED = 0.5  # share of the views
 
 # A view whose pixels are smaller than this, in pixels of its size, is taken from the finer ones.
 _ZOOMS_IN = 0.8
@@ -67,6 +70,8 @@ class Augmenter:
         affine: strength of scale, aspect, shear, rotation and shift, 0 (off) to 1. What a warp brings in
             from outside the frame is the frame's mirror image, in image and mask alike.
         colour: strength of brightness, contrast, saturation, hue and colour cast, 0 (off) to 1.
+        tones: strength of tone curves, 0 (off) to 1: half of the views are raised to a power, black and white staying
+            where they are, so that middle tones become as dark as on dark skin, or lighter.
         artefacts: how often hairs, rulers, bubbles, stickers, uneven light, a dark rim, blur or noise are
             laid over an image (`data/artefacts.py`), 0 (never) to 1.
         pipeline: a person's own transforms, applied last.
@@ -79,17 +84,19 @@ class Augmenter:
         flips: bool,
         affine: float,
         colour: float,
+        tones: float = 0.0,
         artefacts: float = 0.0,
         pipeline: SavedPipeline | None = None,
         finer: int = 1,
     ) -> None:
-        for name, strength in (("affine", affine), ("colour", colour), ("artefacts", artefacts)):
+        strengths = {"affine": affine, "colour": colour, "tones": tones, "artefacts": artefacts}
+        for name, strength in strengths.items():
             if not 0 <= strength <= 1:
                 raise ValueError(f"{name} must be from 0 to 1, got {strength}")
         if finer < 1 or (finer > 1 and not affine):
             raise ValueError(f"finer must be 1, or with affine a whole number above, got {finer}")
-        self.flips, self.affine, self.colour, self.artefacts = flips, affine, colour, artefacts
-        self.pipeline, self.finer = pipeline, finer
+        self.flips, self.affine, self.colour, self.tones = flips, affine, colour, tones
+        self.artefacts, self.pipeline, self.finer = artefacts, pipeline, finer
 
     def apply(
         self,
@@ -129,6 +136,9 @@ class Augmenter:
         if self.colour:
             draws = uniforms(sample_ids, 7, seed=seed, epoch=epoch, purpose=_COLOUR)
             images = _recolour(images, draws * 2 - 1, self.colour)
+        if self.tones:
+            draws = uniforms(sample_ids, 2, seed=seed, epoch=epoch, purpose=_TONES)
+            images = _retone(images, draws, self.tones)
         if self.artefacts:
             some = [
                 add_artefacts(
@@ -212,4 +222,15 @@ def _recolour(images: np.ndarray, draws: np.ndarray, strength: float) -> np.ndar
     changed = np.empty_like(images)
     for image, colour_map, result in zip(images, maps, changed, strict=True):
         cv2.transform(image, colour_map, dst=result)
+    return changed
+
+
+def _retone(images: np.ndarray, draws: np.ndarray, strength: float) -> np.ndarray:
+    """Raise pixels, as shares of white, to a power that is drawn for each image, from draws (B, 2) in [0, 1)."""
+    low, high = _LOG_GAMMA
+    levels = np.arange(256) / 255
+    changed = np.empty_like(images)
+    for image, (height, chance), result in zip(images, draws.tolist(), changed, strict=True):
+        gamma = np.exp(strength * (low + (high - low) * height)) if chance >= _TONED else 1.0
+        cv2.LUT(image, np.round(255 * levels**gamma).astype(np.uint8), dst=result)
     return changed

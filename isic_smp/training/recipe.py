@@ -71,6 +71,8 @@ class Recipe:
     """Strength of random scale, shift, rotation and shear, 0 (off) to 1."""
     colour: float = 0.5
     """Strength of random brightness, contrast, hue, saturation and colour cast, 0 (off) to 1."""
+    tones: float = 0.0
+    """Strength of random tone curves, most of which darken, 0 (off) to 1."""
     artefacts: float = 0.0
     """How often hairs, rulers, bubbles, stickers, uneven light, a dark rim, blur or noise are laid over an image,
     0 (never) to 1."""
@@ -263,6 +265,7 @@ _DEFAULT = Recipe(
     decoder_context=True,
     affine=1.0,
     colour=1.0,
+    tones=1.0,  # the training images have hardly any dark skin, and others do
     artefacts=1.0,
     sharp_views=True,  # a second look is sharp, so training pictures have to be
     encoder_lr=7.5e-4,  # pretrained weights need smaller steps than a decoder that starts from nothing

@@ -10,7 +10,7 @@ from isic_smp.models.families import parse_encoder_name
 if TYPE_CHECKING:
     from isic_smp.training.recipe import Recipe
 
-AUGMENTATIONS = ("affine", "colour", "artefacts")
+AUGMENTATIONS = ("affine", "colour", "tones", "artefacts")
 """The settings, from 0 (off) to 1, that make new pixels every epoch; flips only move those that are there."""
 
 LARGEST_SIZE = 8192

@@ -12,7 +12,7 @@ from isic_smp.data.draws import uniforms
 from isic_smp.data.pairs import find_pairs, read_pair
 from isic_smp.data.resize import resize_image, resize_mask
 
-STRONG = Augmenter(flips=True, affine=1.0, colour=1.0)
+STRONG = Augmenter(flips=True, affine=1.0, colour=1.0, tones=1.0)
 
 
 def discs(count: int, size: int = 96) -> tuple[np.ndarray, np.ndarray]:
@@ -163,6 +163,27 @@ def test_each_kind_of_colour_change_happens() -> None:
         assert np.log(factor).std() > spread and abs(np.log(factor).mean()) < 0.1
     hue = np.arctan2(np.sqrt(3) * (light[:, 1] - light[:, 2]), 2 * light[:, 0] - light[:, 1] - light[:, 2])
     assert 0.18 < hue.std() < 0.4  # radians; the cast alone gives 0.16, and skin stays skin-coloured
+
+
+def test_tones_bend_half_of_the_views_most_of_them_darker_and_leave_black_and_white() -> None:
+    ramp = np.repeat(np.arange(256, dtype=np.uint8)[None, :, None], 256, axis=0)
+    images, masks = np.repeat(np.repeat(ramp, 3, axis=2)[None], 400, 0), np.zeros((400, 256, 256), np.uint8)
+
+    def middles(strength: float) -> np.ndarray:
+        """What becomes of middle grey, a view each."""
+        views, kept = Augmenter(flips=False, affine=0, colour=0, tones=strength).apply(
+            images, masks, sample_ids=np.arange(400), seed=0, epoch=0
+        )
+        assert not kept.any() and (views[:, 0, 0] == 0).all() and (views[:, 0, 255] == 255).all()
+        assert (np.diff(views[:, 0].astype(int), axis=1) >= 0).all()
+        return views[:, 0, 128, 0].astype(int)
+
+    whole = middles(1.0)
+    assert 0.4 < (whole == 128).mean() < 0.6
+    assert (whole < 128).sum() > 1.5 * (whole > 128).sum() > 0
+    assert whole.min() < 50 and whole.max() > 155
+    weaker = middles(0.3)
+    assert weaker.min() > 90 and ((weaker < 128) <= (whole < 128)).all() and (weaker < 128).any()
 
 
 # --- image and mask in register
