@@ -1,6 +1,7 @@
 """What accuracy costs: our networks and smp's U-Net on the whole MobileNet, trained on the same images.
 
 python benchmarks/networks.py --data-dir DIR --encoder-weights FILE --work-dir DIR [--seeds 3] [--only small]
+python benchmarks/networks.py … --without tones sharp_views      # as the presets were before these
 
 Each network is trained by the preset that is named with it (the U-Net by the default one, on the same batches) and
 scored on the test images, each at its own size: by one pass, with a second look at the part around the lesion,
@@ -29,6 +30,8 @@ NETWORKS: dict[str, list[str]] = {
     "small, taught": ["--recipe", "small"],
     "smp.Unet, whole MobileNetV2": [],
 }
+LATER = {"tones": (0.0, ["--tones", "0"]), "sharp_views": (False, ["--no-sharp-views"])}
+"""What the presets did not have when earlier figures were measured: the setting without it, and the options that say so."""
 WAYS = {
     "": {"test_time_flips": False, "second_look": False},
     "second look": {"test_time_flips": False, "second_look": True},
@@ -55,6 +58,7 @@ def main() -> None:
     words.add_argument("--unet-seeds", type=int, help="of the U-Net, which takes five times as long")
     words.add_argument("--epochs", type=int, help="in place of the presets' own")
     words.add_argument("--unet-epochs", type=int, help="of the U-Net, in place of the default preset's own")
+    words.add_argument("--without", nargs="*", choices=list(LATER), default=[], help="train without these")
     words.add_argument("--only", nargs="*", choices=list(NETWORKS), default=list(NETWORKS))
     words.add_argument("--unet", type=Path, help=argparse.SUPPRESS)
     words.add_argument("--seed", type=int, help=argparse.SUPPRESS)
@@ -74,7 +78,8 @@ def main() -> None:
 def trained(options: argparse.Namespace, name: str, seed: int) -> Path:
     """The saved model of a network, trained now or before."""
     place = options.work_dir.resolve() / "networks"
-    folder = place / f"{name.replace(' ', '-').replace(',', '').replace('.', '-')}-s{seed}"
+    without = "".join(f"-without-{setting}" for setting in sorted(options.without))
+    folder = place / f"{name.replace(' ', '-').replace(',', '').replace('.', '-')}{without}-s{seed}"
     place.mkdir(parents=True, exist_ok=True)
     if not (folder / "model" / "isic_smp.json").exists():
         if name == UNET:
@@ -87,6 +92,7 @@ def trained(options: argparse.Namespace, name: str, seed: int) -> Path:
                 *["--encoder-weights", str(options.encoder_weights.resolve())],
                 *["--cache-dir", str(options.work_dir.resolve() / "cache")],
                 *(["--epochs", str(options.epochs)] if options.epochs else []),
+                *(word for setting in options.without for word in LATER[setting][1]),
             ]
             if name.endswith(TAUGHT):
                 teachers = [trained(options, "fine-tuned", number) for number in range(options.seeds)]
@@ -117,6 +123,7 @@ def train_unet(options: argparse.Namespace) -> None:
         encoder_weights=str(options.encoder_weights),
         seed=options.seed,
         epochs=options.unet_epochs or options.epochs or PRESETS["default"].epochs,
+        **{setting: LATER[setting][0] for setting in options.without},
     )
     data = load_isic2016(options.data_dir)
     cpu = torch.device("cpu")
