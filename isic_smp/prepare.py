@@ -135,6 +135,7 @@ def prepare(
         test_time_flips=recipe.test_time_flips,
         second_look=recipe.second_look,
         largest_piece=recipe.largest_piece,
+        close_bays=recipe.close_bays,
     )
     pipeline = SavedPipeline(Path(recipe.pipeline)) if recipe.pipeline else None
     augmenter = Augmenter(

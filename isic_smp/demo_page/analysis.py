@@ -34,7 +34,7 @@ class Drawing:
 
 
 def analyse(image: np.ndarray, predictor: Predictor) -> np.ndarray:
-    """Lesion probabilities at the model's input size, of every piece: which is the largest depends on the threshold.
+    """Lesion probabilities at the model's input size, not `finished`: its shape depends on the threshold.
 
     Args:
         image: uint8 (H, W, 3), RGB.
@@ -51,7 +51,7 @@ def draw(probabilities: np.ndarray, height_width: tuple[int, int], *, threshold:
     """The lesion at a threshold; the mask is what `Predictor.predict` gives there, pixel for pixel.
 
     Args:
-        probabilities: float32 (S, S), 0 to 1: of `analyse`, the largest piece alone where the model keeps no other.
+        probabilities: float32 (S, S), 0 to 1: of `analyse`, `finished` as the model's settings say.
         height_width: the image's own size in pixels.
         threshold: a pixel is lesion where its probability is above this.
     """

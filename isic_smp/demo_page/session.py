@@ -12,7 +12,7 @@ from isic_smp.demo_page import cards
 from isic_smp.demo_page.analysis import analyse, draw
 from isic_smp.demo_page.models import Models
 from isic_smp.errors import UserError
-from isic_smp.inference.pieces import keep_largest_piece
+from isic_smp.inference.finish import finished
 
 MAX_IMAGES = 24
 """Images on the page at once: a move of the threshold draws all of them."""
@@ -95,8 +95,7 @@ def _look(models: Models, spec: str, seen: Seen, threshold: float) -> cards.Look
     answer = seen.answers[spec]
     if isinstance(answer, str):
         return cards.Look(models.label(spec), None, answer)
-    if models.predictor(spec).preprocessing.largest_piece:
-        answer = keep_largest_piece(answer, threshold)
+    answer = finished(answer, models.predictor(spec).preprocessing, threshold)
     drawing = draw(answer, seen.height_width, threshold=threshold)
     expected_iou = models.expected_iou(spec)
     expected = expected_iou.of(answer, threshold) if expected_iou else None

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from isic_smp.data.resize import resize_image, upsample_probabilities
 from isic_smp.errors import UserError
-from isic_smp.inference.pieces import keep_largest_piece
+from isic_smp.inference.finish import finished
 from isic_smp.inference.preprocessing import Preprocessing
 from isic_smp.inference.second_look import look_twice
 from isic_smp.inference.symmetries import mean_over_symmetries
@@ -76,7 +76,7 @@ class Predictor:
         return self.from_logits(self.logits(images))
 
     def from_logits(self, logits: Tensor) -> Tensor:
-        """Lesion probabilities from what `logits` gave; here smaller pieces are put out, where they are to be.
+        """Lesion probabilities from what `logits` gave; here the mask gets its shape (`finished`).
 
         Args:
             logits: float32 (B, 1, S, S).
@@ -85,10 +85,11 @@ class Predictor:
             float32 (B, S, S) from 0 to 1, on the same device.
         """
         maps = logits.sigmoid().squeeze(1)
-        if not self.preprocessing.largest_piece:
+        settings = self.preprocessing
+        if not (settings.largest_piece or settings.close_bays):
             return maps
-        kept = [keep_largest_piece(m, self.preprocessing.threshold) for m in maps.cpu().numpy()]
-        return torch.from_numpy(np.stack(kept)).to(maps.device)
+        shaped = [finished(m, settings, settings.threshold) for m in maps.cpu().numpy()]
+        return torch.from_numpy(np.stack(shaped)).to(maps.device)
 
     def predict(self, images: Sequence[np.ndarray], *, batch_size: int = 32) -> list[np.ndarray]:
         """Lesion probabilities at each image's own size.

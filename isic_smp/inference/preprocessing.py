@@ -15,7 +15,11 @@ from isic_smp.inference.second_look import FINER
 from isic_smp.models.normalise import normalise
 
 RGB = 3
-_ADDED = {"largest_piece", "second_look"}  # a saved model may not know these yet; it does as the defaults say
+_ADDED = {
+    "largest_piece",
+    "second_look",
+    "close_bays",
+}  # a saved model may not know these; it does as the defaults say
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,6 +42,8 @@ class Preprocessing:
     """Average the prediction over the eight flips and quarter turns."""
     largest_piece: bool = False
     """Keep the largest connected piece of a mask alone (`isic_smp.inference.pieces`)."""
+    close_bays: bool = False
+    """Close what is narrow in a mask's outline (`isic_smp.inference.bays`)."""
     second_look: bool = False
     """Look at the part around the lesion once more, enlarged (`isic_smp.inference.second_look`)."""
 
@@ -64,7 +70,9 @@ class Preprocessing:
 
     def of_the_network(self) -> "Preprocessing":
         """What a single pass through the network alone needs."""
-        return dataclasses.replace(self, test_time_flips=False, largest_piece=False, second_look=False)
+        return dataclasses.replace(
+            self, test_time_flips=False, largest_piece=False, close_bays=False, second_look=False
+        )
 
     def to_tensor(self, images: np.ndarray | Tensor, *, device: str | torch.device = "cpu") -> Tensor:
         """Normalise a batch: (pixel / 255 - mean) / std.

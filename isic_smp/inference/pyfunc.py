@@ -24,7 +24,7 @@ from isic_smp.data.resize import resize_image, upsample_probabilities
 from isic_smp.errors import UserError
 from isic_smp.inference.confidence import confidence
 from isic_smp.inference.expected_iou import FITTED, ExpectedIoU
-from isic_smp.inference.pieces import keep_largest_piece
+from isic_smp.inference.finish import finished
 from isic_smp.inference.preprocessing import Preprocessing
 from isic_smp.inference.received import is_served, list_images, read_pixels
 from isic_smp.inference.second_look import look_twice
@@ -129,9 +129,7 @@ class LesionModel(PythonModel):
         pixels = read_pixels(image, name, read_files=read_files)
         small = resize_image(pixels, self.preprocessing.input_size)[None]
         height, width = pixels.shape[:2]
-        chance = self._probabilities(small)[0]
-        if self.preprocessing.largest_piece:
-            chance = keep_largest_piece(chance, threshold)
+        chance = finished(self._probabilities(small)[0], self.preprocessing, threshold)
         probability = upsample_probabilities(chance, (height, width))
         mask = probability > threshold
         lesion_pixels = int(np.count_nonzero(mask))

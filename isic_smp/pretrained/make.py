@@ -105,7 +105,8 @@ def card(shipped: Bundle, scores: dict[str, Scores]) -> str:
 
 def _prediction(preprocessing: Preprocessing) -> str:
     flips = "averaged over eight flips and turns" if preprocessing.test_time_flips else "one pass"
-    return f"{flips}{', the part around the lesion looked at twice' if preprocessing.second_look else ''}"
+    looks = ", the part around the lesion looked at twice" if preprocessing.second_look else ""
+    return f"{flips}{looks}{', narrow bays of the outline closed' if preprocessing.close_bays else ''}"
 
 
 def summarised(values: np.ndarray) -> Summary:

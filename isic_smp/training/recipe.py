@@ -134,6 +134,8 @@ class Recipe:
     """Look at the part around the lesion once more, enlarged: one more pass, unless the lesion fills the frame."""
     largest_piece: bool = False
     """Keep the largest connected piece of each mask alone: a dermoscopy picture is taken of one lesion."""
+    close_bays: bool = False
+    """Close holes of each mask, and bays of its outline that are narrow for the lesion, as experts draw."""
 
     def __post_init__(self) -> None:
         found = problems(self)
@@ -275,6 +277,7 @@ _DEFAULT = Recipe(
     keep="last",  # the schedule and the average end well; the best of 100 epochs on 90 images is mostly luck
     second_look=True,  # as much as averaging the flips, for one more pass in place of seven
     largest_piece=True,
+    close_bays=True,
 )
 
 PRESETS: dict[str, Recipe] = {

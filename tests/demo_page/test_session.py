@@ -59,23 +59,23 @@ def test_the_page_says_which_mask_needs_a_look(image_path, models, expected_iou)
 
 
 @pytest.mark.parametrize("threshold", [0.3, 0.6])
-def test_a_model_of_one_piece_shows_the_largest_at_each_threshold(
-    image_path, model_dirs, tmp_path, threshold
-):
+def test_a_mask_gets_its_shape_at_each_threshold(image_path, model_dirs, tmp_path, threshold):
     folder = shutil.copytree(model_dirs[1], tmp_path / "one-piece")
     file = folder / "model" / "isic_smp.json"
     saved = json.loads(file.read_text())
-    saved["preprocessing"]["largest_piece"] = True
+    saved["preprocessing"] |= {"largest_piece": True, "close_bays": True}
     file.write_text(json.dumps(saved))
     models = Models(named_choices([str(folder)]), [str(folder)], device=torch.device("cpu"))
     page = look_at(Session(), [str(image_path)], models.start, models).results(models, threshold)
     bundle = load_bundle(folder)
     masks = []
-    for one_piece in (True, False):
-        settings = dataclasses.replace(bundle.preprocessing, threshold=threshold, largest_piece=one_piece)
+    for shaped in (True, False):
+        settings = dataclasses.replace(
+            bundle.preprocessing, threshold=threshold, largest_piece=shaped, close_bays=shaped
+        )
         [probability] = Predictor(bundle.model, settings).predict([read_image(image_path)])
         masks.append(probability > threshold)
-    assert masks[0].sum() < masks[1].sum(), "the mask has several pieces"
+    assert (masks[0] != masks[1]).any(), "the mask has several pieces, or bays"
     [shown] = saved_masks(page).values()
     np.testing.assert_array_equal(shown > 0, masks[0])
 

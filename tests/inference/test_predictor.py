@@ -126,6 +126,20 @@ def test_largest_piece_leaves_one_lesion(unet, preprocessing):
         assert ((after > threshold) <= (before > threshold)).all()
 
 
+def test_bays_are_closed_in_the_mask_that_is_left(preprocessing):
+    """First the largest piece, then its bays: a spot that is put out stays out."""
+    image = np.full((SIZE, SIZE, 3), 20, np.uint8)
+    cv2.circle(image, (12, 16), 9, (250, 250, 250), -1)
+    cv2.line(image, (12, 16), (31, 16), (20, 20, 20), 2)
+    image[28:31, 28:31] = 250
+    shaped = dataclasses.replace(preprocessing, largest_piece=True, close_bays=True)
+    plain, found = (
+        Predictor(BrightnessModel(), s).predict([image])[0] > 0.5 for s in (preprocessing, shaped)
+    )
+    assert not plain[16, 14] and found[16, 14]
+    assert plain[29, 29] and not found[29, 29]
+
+
 def test_bf16_stays_close_and_returns_float32(unet, preprocessing):
     batch = squares(2)
     exact = Predictor(unet, preprocessing).probabilities(batch)

@@ -42,6 +42,7 @@ def test_survives_json():
         threshold=0.4,
         test_time_flips=True,
         largest_piece=True,
+        close_bays=True,
         second_look=True,
     )
     assert Preprocessing.from_dict(json.loads(json.dumps(saved.to_dict()))) == saved
@@ -49,9 +50,9 @@ def test_survives_json():
 
 def test_a_model_of_before_these_settings_does_without_them():
     older = IMAGENET.to_dict()
-    del older["largest_piece"], older["second_look"]
+    del older["largest_piece"], older["second_look"], older["close_bays"]
     assert Preprocessing.from_dict(older) == IMAGENET
-    assert not IMAGENET.largest_piece and not IMAGENET.second_look
+    assert not (IMAGENET.largest_piece or IMAGENET.second_look or IMAGENET.close_bays)
 
 
 def test_a_second_look_asks_for_pictures_of_more_pixels_and_the_network_alone_does_not():
