@@ -130,3 +130,23 @@ class NoProgress:
     """A `training.history.Progress` that shows nothing."""
 
     start = step = end = silent
+
+
+def validation_pictures(data_dir: Path, group: str | None) -> tuple[Sequence[Any], Sequence[Any]]:
+    """The validation images, or those of a group that was held out, and their masks, at their own sizes."""
+    from isic_smp.data.groups import hold_out
+    from isic_smp.data.isic2016 import load_isic2016
+    from isic_smp.data.pairs import read_pair
+    from isic_smp.data.source import default_cache_dir
+
+    data = load_isic2016(data_dir)
+    if group:
+        data = hold_out(data, group, cache_dir=default_cache_dir())
+    images, masks = zip(*(read_pair(pair) for pair in data.val), strict=True)
+    return images, masks
+
+
+def iou(predicted: Any, truth: Any) -> float:
+    """Of two masks, bool (H, W); 1 where both are empty, as the official scorer has it."""
+    union = (predicted | truth).sum()
+    return float((predicted & truth).sum() / union) if union else 1.0

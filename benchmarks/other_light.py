@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
-from common import report
+from common import iou, report, validation_pictures
 
 SHOWN = ("as it is", "power 1.5", "power 2", "power 2.5")
 PICTURE = Path(__file__).parent.parent / "docs" / "images" / "other_light.jpg"
@@ -58,16 +58,9 @@ def main() -> None:
     import torch
 
     torch.set_num_threads(1)
-    from isic_smp.data.groups import hold_out
-    from isic_smp.data.isic2016 import load_isic2016
-    from isic_smp.data.pairs import read_pair
-    from isic_smp.data.source import default_cache_dir
     from isic_smp.inference.open_predictor import open_predictor
 
-    data = load_isic2016(options.data_dir)
-    if options.hold_out:
-        data = hold_out(data, options.hold_out, cache_dir=default_cache_dir())
-    images, masks = zip(*(read_pair(pair) for pair in data.val), strict=True)
+    images, masks = validation_pictures(options.data_dir, options.hold_out)
     predictors = {model: open_predictor(model).predictor for model in options.models}
 
     rows, ious, shown = [], {}, {}
@@ -78,7 +71,7 @@ def main() -> None:
             chances = predictor.predict(changed)
             threshold = predictor.preprocessing.threshold
             ious[model, light] = np.array(
-                [_iou(c > threshold, m > 0) for c, m in zip(chances, masks, strict=True)]
+                [iou(c > threshold, m > 0) for c, m in zip(chances, masks, strict=True)]
             )
             shown[model, light] = chances
             row[Path(model).name] = f"{ious[model, light].mean():.4f}".replace("0.", ".")
@@ -93,11 +86,6 @@ def main() -> None:
         draw(
             images[case], masks[case], {key: chances[case] for key, chances in shown.items()}, options.models
         )
-
-
-def _iou(predicted: np.ndarray, truth: np.ndarray) -> float:
-    union = np.count_nonzero(predicted | truth)
-    return np.count_nonzero(predicted & truth) / union if union else 1.0
 
 
 def draw(image: np.ndarray, mask: np.ndarray, chances: dict, models: Sequence[str]) -> None:

@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-from common import report
+from common import iou, report, validation_pictures
 
 ROOMS = (None, 2.2, 1.6, 1.3)
 """Side of the part that is looked at again, in parts of the lesion's; None is one look."""
@@ -34,19 +34,13 @@ def main() -> None:
     import torch
 
     torch.set_num_threads(1)
-    from isic_smp.data.groups import GROUPS, SIZE, hold_out, marks
-    from isic_smp.data.isic2016 import load_isic2016
-    from isic_smp.data.pairs import read_pair
+    from isic_smp.data.groups import GROUPS, SIZE, marks
     from isic_smp.data.resize import resize_image, resize_mask
-    from isic_smp.data.source import default_cache_dir
     from isic_smp.inference import second_look
     from isic_smp.inference.open_predictor import open_predictor
     from isic_smp.inference.predictor import Predictor
 
-    data = load_isic2016(options.data_dir)
-    if options.hold_out:
-        data = hold_out(data, options.hold_out, cache_dir=default_cache_dir())
-    images, masks = zip(*(read_pair(pair) for pair in data.val), strict=True)
+    images, masks = validation_pictures(options.data_dir, options.hold_out)
     resized = [
         (resize_image(image, SIZE), resize_mask(mask, SIZE))
         for image, mask in zip(images, masks, strict=True)
@@ -71,7 +65,7 @@ def main() -> None:
             chances = predictor.predict(images)
             seconds = time.perf_counter() - start
             scores = np.array(
-                [_iou(c > settings.threshold, m > 0) for c, m in zip(chances, masks, strict=True)]
+                [iou(c > settings.threshold, m > 0) for c, m in zip(chances, masks, strict=True)]
             )
             seen[room, flips] = scores, chances, seconds
             label = ", flips" if flips else ""
@@ -87,11 +81,6 @@ def main() -> None:
         return  # the picture is of the usual images
     once, twice = seen[None, True], seen[chosen, True]
     draw(images, masks, once, twice, np.flatnonzero(small))
-
-
-def _iou(predicted: np.ndarray, truth: np.ndarray) -> float:
-    union = np.count_nonzero(predicted | truth)
-    return np.count_nonzero(predicted & truth) / union if union else 1.0
 
 
 def draw(images: Sequence, masks: Sequence, once: tuple, twice: tuple, small: np.ndarray) -> None:
