@@ -1,7 +1,7 @@
 """What accuracy costs: our networks and smp's U-Net on the whole MobileNet, trained on the same images.
 
 python benchmarks/networks.py --data-dir DIR --encoder-weights FILE --work-dir DIR [--seeds 3] [--only small]
-python benchmarks/networks.py … --without tones sharp_views      # as the presets were before these
+python benchmarks/networks.py … --without tones close_bays sharp_views      # as the presets were before these
 
 Each network is trained by the preset that is named with it (the U-Net by the default one, on the same batches) and
 scored on the test images, each at its own size: by one pass, with a second look at the part around the lesion,
@@ -30,7 +30,11 @@ NETWORKS: dict[str, list[str]] = {
     "small, taught": ["--recipe", "small"],
     "smp.Unet, whole MobileNetV2": [],
 }
-LATER = {"tones": (0.0, ["--tones", "0"]), "sharp_views": (False, ["--no-sharp-views"])}
+LATER = {
+    "tones": (0.0, ["--tones", "0"]),
+    "close_bays": (False, ["--no-close-bays"]),
+    "sharp_views": (False, ["--no-sharp-views"]),
+}
 """What the presets did not have when earlier figures were measured: the setting without it, and the options that say so."""
 WAYS = {
     "": {"test_time_flips": False, "second_look": False},

@@ -200,7 +200,7 @@ def table(scores: "Scores", split: str) -> str:
     summary = scores.summary()
     lines = [
         "",
-        f"{f'{split}, {len(scores.ids)} images':24}{'own size':>22}{'network size':>24}",
+        f"{f'{split}, {len(scores.ids)} images':24}{'own size':>22}{f'{scores.map_side}×{scores.map_side} pixels':>24}",
         f"{'':24}{'per image':>12}{'pooled':>10}{'per image':>14}{'pooled':>10}",
     ]
     labels = {"dice": "Dice", "iou": "IoU"}
