@@ -18,7 +18,8 @@ from isic_smp.data.artefacts import add_artefacts
 from isic_smp.data.draws import uniforms
 from isic_smp.data.pipeline import SavedPipeline
 
-_DIHEDRAL, _AFFINE, _COLOUR, _ARTEFACTS, _TONES = 1, 2, 3, 4, 9  # purposes of draws
+# Purposes of draws: any numbers, as long as they differ.
+_DIHEDRAL, _AFFINE, _COLOUR, _ARTEFACTS, _TONES = 1, 2, 3, 4, 9
 _TURNS = {1: cv2.ROTATE_90_COUNTERCLOCKWISE, 2: cv2.ROTATE_180, 3: cv2.ROTATE_90_CLOCKWISE}
 
 # Greatest change at strength 1; of factors the logarithm, so that halving is as likely as doubling.

@@ -41,7 +41,7 @@ def _box(mask: np.ndarray) -> tuple[slice, slice]:
 
 
 def _closed(mask: np.ndarray, box: tuple[slice, slice], reach: float) -> np.ndarray:
-    """Which pixels of the mask's box no disc of radius `reach` can be laid on that leaves the mask free, bool."""
+    """The mask's morphological closing by a disc of radius `reach` pixels, within the mask's box: bool."""
     margin = int(reach) + 2
     around: list[slice] = []
     missing: list[int] = []

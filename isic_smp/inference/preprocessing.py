@@ -15,11 +15,8 @@ from isic_smp.inference.second_look import FINER
 from isic_smp.models.normalise import normalise
 
 RGB = 3
-_ADDED = {
-    "largest_piece",
-    "second_look",
-    "close_bays",
-}  # a saved model may not know these; it does as the defaults say
+# Settings that a saved model may not know yet; it does as the defaults say.
+_ADDED = {"largest_piece", "second_look", "close_bays"}
 
 
 @dataclass(frozen=True, kw_only=True)
