@@ -36,7 +36,7 @@ def test_a_wide_bay_stays_open():
     assert not closed[disc(128, y=64, x=96, radius=20)].any()
 
 
-@pytest.mark.parametrize("scale", [1, 2])
+@pytest.mark.parametrize("scale", [2, 4])
 def test_narrow_is_narrow_for_the_lesion_s_size(scale):
     """The same picture of twice the pixels is closed in the same places."""
     large = np.kron(lesion(), np.ones((scale, scale), np.float32))
