@@ -108,7 +108,8 @@ def main() -> None:
 def train(options: Options, folder: Path, *settings: str) -> None:
     """Train a model and register it."""
     words = ["--encoder-weights", options.encoder_weights, "--output-dir", str(folder), "--register", NAME]
-    words.append("--no-second-look")  # so that the network alone, which `mlflow.pytorch` gives, says the same
+    # So that the network alone, which `mlflow.pytorch` gives, says the same.
+    words += ["--no-second-look", "--no-largest-piece", "--no-close-bays"]
     words += ["--data-dir", str(options.data_dir)] if options.data_dir else ["--data", "synthetic", *QUICK]
     words += ["--cache-dir", str(options.cache_dir)] if options.cache_dir else []
     isic_smp(folder.parent, "run", *words, *settings)
