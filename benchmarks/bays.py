@@ -7,13 +7,12 @@ IoU at own size, its change with the standard error over images, and the share u
 Writes results/bays.json, and of the shipped model docs/images/bays.jpg.
 """
 
-import argparse
 import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-from common import iou, report, validation_pictures
+from common import iou, options_of_a_model, report, validation_pictures
 
 REACHES = (0.0, 0.2, 0.3, 0.4, 0.5)
 """Radius of the disc, in parts of the lesion's; 0 leaves masks as they are."""
@@ -23,11 +22,7 @@ PICTURE = Path(__file__).parent.parent / "docs" / "images" / "bays.jpg"
 
 def main() -> None:
     """Score, print, draw, and write results/bays.json."""
-    words = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    words.add_argument("--data-dir", type=Path, required=True)
-    words.add_argument("--model", default="isic2016", help="default: the one that comes with the package")
-    words.add_argument("--hold-out", help="the group that the model was trained without")
-    options = words.parse_args()
+    options = options_of_a_model(__doc__).parse_args()
 
     import torch
 

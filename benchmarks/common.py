@@ -1,5 +1,6 @@
 """What the benchmarks share: a fresh process each measurement, peak memory, tables, JSON."""
 
+import argparse
 import concurrent.futures
 import json
 import multiprocessing
@@ -130,6 +131,15 @@ class NoProgress:
     """A `training.history.Progress` that shows nothing."""
 
     start = step = end = silent
+
+
+def options_of_a_model(description: str | None) -> argparse.ArgumentParser:
+    """What a benchmark is asked that looks at one model on `validation_pictures`."""
+    words = argparse.ArgumentParser(description=description, formatter_class=argparse.RawTextHelpFormatter)
+    words.add_argument("--data-dir", type=Path, required=True)
+    words.add_argument("--model", default="isic2016", help="default: the one that comes with the package")
+    words.add_argument("--hold-out", help="the group that the model was trained without")
+    return words
 
 
 def validation_pictures(data_dir: Path, group: str | None) -> tuple[Sequence[Any], Sequence[Any]]:

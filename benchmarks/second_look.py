@@ -8,14 +8,13 @@ the time of a prediction, in parts of that without a second look, on one thread.
 results/second_look.json and docs/images/second_look.jpg.
 """
 
-import argparse
 import dataclasses
 import time
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-from common import iou, report, validation_pictures
+from common import iou, options_of_a_model, report, validation_pictures
 
 ROOMS = (None, 2.2, 1.6, 1.3)
 """Side of the part that is looked at again, in parts of the lesion's; None is one look."""
@@ -25,11 +24,7 @@ PICTURE = Path(__file__).parent.parent / "docs" / "images" / "second_look.jpg"
 
 def main() -> None:
     """Score, print, draw, and write results/second_look.json."""
-    words = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    words.add_argument("--data-dir", type=Path, required=True)
-    words.add_argument("--model", default="isic2016", help="default: the one that comes with the package")
-    words.add_argument("--hold-out", help="the group that the model was trained without")
-    options = words.parse_args()
+    options = options_of_a_model(__doc__).parse_args()
 
     import torch
 

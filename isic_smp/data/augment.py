@@ -33,7 +33,7 @@ _LOG_CONTRAST = 0.35
 _LOG_SATURATION = 0.4
 _HUE = 0.2  # radians about the grey axis
 _LOG_CAST = 0.08  # of each channel's gain: white balance and colour of the light
-_LOG_GAMMA = (-0.42, 0.98)  # mostly above 0, which darkens: the training images have next to no dark skin
+_LOG_GAMMA = (-0.42, 0.98)  # mostly above 0, which darkens: the training images show no dark skin
 _TONED = 0.5  # share of the views
 
 # A view whose pixels are smaller than this, in pixels of its size, is taken from the finer ones.

@@ -38,7 +38,7 @@ def test_a_wide_bay_stays_open():
 
 @pytest.mark.parametrize("scale", [2, 4])
 def test_narrow_is_narrow_for_the_lesion_s_size(scale):
-    """The same picture of twice the pixels is closed in the same places."""
+    """The same picture of more pixels is closed in the same places."""
     large = np.kron(lesion(), np.ones((scale, scale), np.float32))
     closed = close_bays(large, 0.5) > 0.5
     expected = np.kron(close_bays(lesion(), 0.5) > 0.5, np.ones((scale, scale), bool))
