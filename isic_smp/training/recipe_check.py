@@ -50,7 +50,7 @@ def problems(recipe: "Recipe") -> list[str]:
     need(recipe.teachers != (), "teachers must name a model at least, or be left out")
     need(
         recipe.teachers is None or recipe.loss != "lovasz",
-        "lovasz compares with masks of 0 and 1, which teachers' are not: choose another loss, or no teachers",
+        "lovasz compares with masks of 0 and 1, which teachers' are not: use --loss bce_dice, or no teachers",
     )
     need(0 < recipe.threshold < 1, f"threshold must lie between 0 and 1, got {recipe.threshold}")
     need(

@@ -36,8 +36,8 @@ def test_a_better_prediction_costs_less_and_a_perfect_one_nothing(name, batch):
         ("jaccard", 1 - 1.5 / (2 + 2 - 1.5)),
         ("bce_dice", -math.log(3 / 4) + 1 / 4),
         ("focal", -((1 / 4) ** 2) * math.log(3 / 4)),
-        # hinge errors 1 - log 3 < 0 everywhere, so nothing is left to mend
-        ("lovasz", 0.0),
+        # every pixel is short of the margin of 6 logits by the same share of it
+        ("lovasz", 1 - math.log(3) / 6),
         ("tversky", 1 - 1.5 / (1.5 + 0.3 * 0.5 + 0.7 * 0.5)),
     ],
 )
@@ -71,6 +71,14 @@ def test_lovasz_is_the_mean_over_images(batch):
     loss = make_loss("lovasz")
     alone = torch.stack([loss(logits[i : i + 1], truth[i : i + 1]) for i in range(len(logits))])
     assert loss(logits, truth).item() == pytest.approx(alone.mean().item(), rel=1e-6)
+
+
+def test_lovasz_asks_a_pixel_for_a_margin_and_no_more(batch):
+    truth = batch[1]
+    for logit, satisfied in ((5.9, False), (6.1, True)):
+        sure = (logit * (2 * truth - 1)).requires_grad_()
+        make_loss("lovasz")(sure, truth).backward()
+        assert bool((sure.grad == 0).all()) is satisfied
 
 
 @pytest.mark.parametrize("lesion", [0.0, 1.0])
