@@ -1,7 +1,7 @@
 """What accuracy costs: our networks and smp's U-Net on the whole MobileNet, trained on the same images.
 
 python benchmarks/networks.py --data-dir DIR --encoder-weights FILE --work-dir DIR [--seeds 3] [--only small]
-python benchmarks/networks.py … --without lovasz tones close_bays sharp_views      # as the presets were before these
+python benchmarks/networks.py … --without tones close_bays sharp_views      # as the presets were before these
 
 Each network is trained by the preset that is named with it (the U-Net by the default one, on the same batches) and
 scored on the test images, each at its own size: by one pass, with a second look at the part around the lesion,
@@ -27,17 +27,15 @@ NETWORKS: dict[str, list[str]] = {
     "fine-tuned, four steps": ["--recipe", "default", "--decoder-depth", "4"],
     "frozen encoder, four steps": ["--recipe", "default", "--decoder-depth", "4", "--freeze"],
     "small": ["--recipe", "small"],
-    "small, taught": ["--recipe", "small", "--loss", "bce_dice"],
+    "small, taught": ["--recipe", "small"],
     "smp.Unet, whole MobileNetV2": [],
 }
-LATER: dict[str, tuple[str, object, list[str]]] = {
-    "lovasz": ("loss", "bce_dice", ["--loss", "bce_dice"]),
-    "tones": ("tones", 0.0, ["--tones", "0"]),
-    "close_bays": ("close_bays", False, ["--no-close-bays"]),
-    "sharp_views": ("sharp_views", False, ["--no-sharp-views"]),
+LATER = {
+    "tones": (0.0, ["--tones", "0"]),
+    "close_bays": (False, ["--no-close-bays"]),
+    "sharp_views": (False, ["--no-sharp-views"]),
 }
-"""What the presets did not have when earlier figures were measured: the setting, its value then, and the options that
-say so."""
+"""What the presets did not have when earlier figures were measured: the setting without it, and the options that say so."""
 WAYS = {
     "": {"test_time_flips": False, "second_look": False},
     "second look": {"test_time_flips": False, "second_look": True},
@@ -98,7 +96,7 @@ def trained(options: argparse.Namespace, name: str, seed: int) -> Path:
                 *["--encoder-weights", str(options.encoder_weights.resolve())],
                 *["--cache-dir", str(options.work_dir.resolve() / "cache")],
                 *(["--epochs", str(options.epochs)] if options.epochs else []),
-                *(word for setting in options.without for word in LATER[setting][2]),
+                *(word for setting in options.without for word in LATER[setting][1]),
             ]
             if name.endswith(TAUGHT):
                 teachers = [trained(options, "fine-tuned", number) for number in range(options.seeds)]
@@ -129,7 +127,7 @@ def train_unet(options: argparse.Namespace) -> None:
         encoder_weights=str(options.encoder_weights),
         seed=options.seed,
         epochs=options.unet_epochs or options.epochs or PRESETS["default"].epochs,
-        **{field: value for field, value, _ in map(LATER.__getitem__, options.without)},
+        **{setting: LATER[setting][0] for setting in options.without},
     )
     data = load_isic2016(options.data_dir)
     cpu = torch.device("cpu")

@@ -68,7 +68,7 @@ def history(folder: Path) -> list[dict]:
 
 
 def test_two_hosts_are_one_run_with_the_metrics_of_one_process(hosts, tmp_path):
-    write_recipe(tmp_path / "small.yaml", recipe="default", keep="best", precision="float32")
+    write_recipe(tmp_path / "small.yaml", recipe="default", loss="lovasz", keep="best", precision="float32")
     names = "".join(f"{address} {name}\n" for name, address in HOSTS.items())
     (tmp_path / "hosts").write_text(f"127.0.0.1 localhost\n{names}")
     draw_pictures(tmp_path / "pictures", train=27)  # the last batch has 3, which two processes share unevenly

@@ -270,7 +270,6 @@ _DEFAULT = Recipe(
     tones=1.0,  # the training images show no dark skin, and other people's do
     artefacts=1.0,
     sharp_views=True,  # a second look is sharp, so training pictures have to be
-    loss="lovasz",  # the score's own shape; BCE and Dice give a coarser outline
     encoder_lr=7.5e-4,  # pretrained weights need smaller steps than a decoder that starts from nothing
     epochs=100,  # under such augmentation 50 are too few: pictures unlike the training ones gain most by more
     ema=0.99,
