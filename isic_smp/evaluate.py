@@ -6,8 +6,9 @@
 
 Beside the mean scores: kinds of images with the worst of them, distances of outlines, calibration of the
 probabilities, and what the expected IoU finds of the masks that failed (docs/evidence.md says how each is
-computed). With --out, tables and pictures of all that are written; with --masks also the predicted masks,
-which the official scorer reads as they are: isic-challenge-scoring segmentation TRUTH_DIR OUT/masks_test
+computed). With --out, tables and pictures of all that are written, and the worst masks and some from the best to
+the worst are drawn; with --masks also the predicted masks are written, which the official scorer reads as they are:
+isic-challenge-scoring segmentation TRUTH_DIR OUT/masks_test
 """
 
 import sys
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from isic_smp.data.isic2016 import LesionData
     from isic_smp.data.pairs import Pair
     from isic_smp.inference.load import Bundle
+    from isic_smp.inference.predictor import Predictor
     from isic_smp.inference.scores import Scores
     from isic_smp.inference.scoring import MaskSink
 
@@ -48,7 +50,7 @@ class Options:
     """Take grey mask values above 128 as lesion, instead of refusing the mask."""
     out: Path | None = None
     """Folder for scores_<split>.csv, one row an image, groups_<split>.csv, assessment_<split>.json and
-    pictures of them. Default: nothing is written."""
+    pictures of them and of masks. Default: nothing is written."""
     masks: bool = False
     """Write the predicted masks too, at the images' own sizes, to masks_<split> in --out."""
     outlines: bool = True
@@ -95,6 +97,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     print("\n".join(text.lines(found, fitted_here=options.split == "val" and is_own(bundle, data))))
     if options.out is not None:
         write(found, options.out, options.split)
+        draw_masks(found, bundle, data, options)
         print(f"\nscores of each image, groups, summary and pictures: {options.out}/*_{options.split}.*")
         if options.masks:
             print(f"masks: {masks_dir(options)}")
@@ -150,13 +153,11 @@ def _score(
     from tqdm import tqdm
 
     from isic_smp.assessment.observations import score_and_observe
-    from isic_smp.inference.predictor import Predictor
-    from isic_smp.training.device import choose_device
     from isic_smp.training.losses import make_loss
 
     # Single settings, not a whole Recipe: a model must stay readable when recipes have changed.
     recipe = bundle.info.get("recipe", {})
-    predictor = Predictor(bundle.model, bundle.preprocessing, device=choose_device(options.device))
+    predictor = predictor_of(bundle, options)
     with tqdm(total=len(pairs), desc=desc, file=sys.stderr, disable=not sys.stderr.isatty()) as bar:
         return score_and_observe(
             predictor,
@@ -168,6 +169,14 @@ def _score(
             on_mask=on_mask,
             progress=bar.update,
         )
+
+
+def predictor_of(bundle: "Bundle", options: Options) -> "Predictor":
+    """The model as it was saved, on the device that is asked for."""
+    from isic_smp.inference.predictor import Predictor
+    from isic_smp.training.device import choose_device
+
+    return Predictor(bundle.model, bundle.preprocessing, device=choose_device(options.device))
 
 
 def write(found: "Assessment", folder: Path, split: str) -> None:
@@ -185,6 +194,21 @@ def write(found: "Assessment", folder: Path, split: str) -> None:
     summary = folder / f"assessment_{split}.json"
     summary.write_text(json.dumps(found.to_dict(), indent=1), encoding="utf-8")
     draw_assessment(found, folder, split)
+
+
+def draw_masks(found: "Assessment", bundle: "Bundle", data: "LesionData", options: Options) -> None:
+    """Draw the worst masks, and some from the best to the worst."""
+    from isic_smp.tracking.case_pictures import draw_cases
+
+    assert options.out is not None
+    draw_cases(
+        found,
+        getattr(data, options.split),
+        predictor_of(bundle, options),
+        options.out,
+        options.split,
+        binarize_masks=options.binarize_masks,
+    )
 
 
 def masks_dir(options: Options) -> Path:

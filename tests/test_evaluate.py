@@ -4,13 +4,17 @@ import subprocess
 import sys
 from pathlib import Path
 
+import cv2
+import numpy as np
 import pytest
 import torch
 from isic_challenge_scoring.segmentation import SegmentationScore
+from PIL import Image
 
 import isic_smp
 from isic_smp import evaluate
 from isic_smp.data.isic2016 import FOLDERS, load_isic2016
+from isic_smp.data.pairs import read_pair
 from isic_smp.errors import UserError
 from isic_smp.inference.load import save_bundle
 from isic_smp.inference.preprocessing import Preprocessing
@@ -118,6 +122,39 @@ def test_groups_outlines_and_what_the_expected_iou_finds_are_said_and_written(fe
     )
     for name in ("reliability", "review", "groups"):
         assert (out / f"{name}_test.png").stat().st_size > 10_000
+
+
+def test_the_worst_masks_and_some_from_the_best_to_the_worst_are_drawn(few, tmp_path):
+    run("--data-dir", few, "--out", tmp_path, "--no-outlines", cache=tmp_path)
+    with (tmp_path / "scores_test.csv").open() as file:
+        from_worst = [
+            row["id"] for row in sorted(csv.DictReader(file), key=lambda row: float(row["dice_own"]))
+        ]
+    colours = {pair.id: mean_colour(read_pair(pair)[0]) for pair in load_isic2016(few).test}
+
+    def shown(tile: np.ndarray) -> str:
+        distance = {name: np.abs(mean_colour(tile) - colour).sum() for name, colour in colours.items()}
+        return min(distance, key=lambda name: distance[name])
+
+    worst = np.asarray(Image.open(tmp_path / "worst_test.jpg"))
+    quarter = (
+        worst.shape[0] // 4
+    )  # a tile; below its words are the picture's pixels, in the middle its own colours
+    tiles = [
+        worst[y + 30 : y + quarter - 10, x + 20 : x + quarter - 20]
+        for y in (0, 2 * quarter)
+        for x in (0, 2 * quarter)
+    ]
+    assert [shown(tile) for tile in tiles] == from_worst[:4]
+    span = np.asarray(Image.open(tmp_path / "range_test.jpg"))
+    third = span.shape[0] // 3
+    first, last = span[40 : third - 20, 30 : third - 30], span[2 * third + 40 : -20, 2 * third + 30 : -30]
+    assert (shown(first), shown(last)) == (from_worst[-1], from_worst[0])
+
+
+def mean_colour(image: np.ndarray) -> np.ndarray:
+    """Of sixteen parts of the middle of a picture, RGB (4, 4, 3)."""
+    return cv2.resize(np.ascontiguousarray(image), (4, 4), interpolation=cv2.INTER_AREA).astype(float)
 
 
 def test_test_images_of_training_lesions_are_named_and_left_out_once_more(
