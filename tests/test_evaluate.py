@@ -130,16 +130,14 @@ def test_the_worst_masks_and_some_from_the_best_to_the_worst_are_drawn(few, tmp_
         from_worst = [
             row["id"] for row in sorted(csv.DictReader(file), key=lambda row: float(row["dice_own"]))
         ]
-    colours = {pair.id: mean_colour(read_pair(pair)[0]) for pair in load_isic2016(few).test}
+    known = {pair.id: coarse(read_pair(pair)[0]) for pair in load_isic2016(few).test}
 
     def shown(tile: np.ndarray) -> str:
-        distance = {name: np.abs(mean_colour(tile) - colour).sum() for name, colour in colours.items()}
+        distance = {name: np.abs(coarse(tile) - colours).sum() for name, colours in known.items()}
         return min(distance, key=lambda name: distance[name])
 
     worst = np.asarray(Image.open(tmp_path / "worst_test.jpg"))
-    quarter = (
-        worst.shape[0] // 4
-    )  # a tile; below its words are the picture's pixels, in the middle its own colours
+    quarter = worst.shape[0] // 4  # the side of a tile: its words on top, the picture below them
     tiles = [
         worst[y + 30 : y + quarter - 10, x + 20 : x + quarter - 20]
         for y in (0, 2 * quarter)
@@ -152,8 +150,8 @@ def test_the_worst_masks_and_some_from_the_best_to_the_worst_are_drawn(few, tmp_
     assert (shown(first), shown(last)) == (from_worst[-1], from_worst[0])
 
 
-def mean_colour(image: np.ndarray) -> np.ndarray:
-    """Of sixteen parts of the middle of a picture, RGB (4, 4, 3)."""
+def coarse(image: np.ndarray) -> np.ndarray:
+    """Sixteen mean colours of a picture, RGB (4, 4, 3)."""
     return cv2.resize(np.ascontiguousarray(image), (4, 4), interpolation=cv2.INTER_AREA).astype(float)
 
 
