@@ -16,6 +16,18 @@ BETWEEN = 9
 """As many masks from the best to the worst, evenly spaced by rank."""
 _QUALITY = 85
 
+Drawing = Callable[..., np.ndarray]
+"""`overlay` or `panel`."""
+
+
+def draw_case(
+    how: Drawing, pair: Pair, predictor: Predictor, caption: str, *, binarize_masks: bool = False
+) -> np.ndarray:
+    """One image with its mask and what `predictor` says of it, drawn by `how`: uint8 (side, side, 3), RGB."""
+    image, mask = read_pair(pair, binarize_masks=binarize_masks)
+    [probability] = predictor.predict([image])
+    return how(image, mask, probability, caption, threshold=predictor.preprocessing.threshold)
+
 
 def draw_cases(
     found: Assessment,
@@ -40,10 +52,8 @@ def draw_cases(
     places = {name: place for place, name in enumerate(found.scores.ids)}
     by_id = {pair.id: pair for pair in pairs}
 
-    def drawn(name: str, how: Callable[..., np.ndarray], caption: str) -> np.ndarray:
-        image, mask = read_pair(by_id[name], binarize_masks=binarize_masks)
-        [probability] = predictor.predict([image])
-        return how(image, mask, probability, caption, threshold=predictor.preprocessing.threshold)
+    def drawn(name: str, how: Drawing, caption: str) -> np.ndarray:
+        return draw_case(how, by_id[name], predictor, caption, binarize_masks=binarize_masks)
 
     def expected(name: str) -> str:
         return "" if found.expected_iou is None else f"  expected IoU {found.expected_iou[places[name]]:.3f}"

@@ -11,13 +11,13 @@ from torch import nn
 from isic_smp.assessment.assess import Assessment
 from isic_smp.data.cache import PixelCache
 from isic_smp.data.isic2016 import LesionData
-from isic_smp.data.pairs import read_pair
 from isic_smp.errors import Stopped
 from isic_smp.inference.predictor import Predictor
 from isic_smp.inference.preprocessing import Preprocessing
 from isic_smp.inference.scores import Kind, Scores, write_columns
 from isic_smp.store import prepare_store
 from isic_smp.tracking.assessment_plots import draw_assessment
+from isic_smp.tracking.case_pictures import draw_case
 from isic_smp.tracking.environment import run_tags
 from isic_smp.tracking.figures import case_grid, overlay, panel
 from isic_smp.tracking.models import log_segmentation_model
@@ -215,13 +215,10 @@ class ExperimentLog:
         """Panels of the best, median and worst test images."""
         pairs = {pair.id: pair for pair in self.data.test}
         for kind in EXTREMES:
-            panels = []
-            for image_id in test.picks(kind, 4):
-                image, mask = read_pair(pairs[image_id], binarize_masks=self.binarize_masks)
-                [probability] = predictor.predict([image])
-                panels.append(
-                    panel(image, mask, probability, image_id, threshold=self.preprocessing.threshold)
-                )
+            panels = [
+                draw_case(panel, pairs[name], predictor, name, binarize_masks=self.binarize_masks)
+                for name in test.picks(kind, 4)
+            ]
             self.log.log_image(case_grid(panels), f"test/{kind}", ONCE)
 
     def _log_scores(self, split: str, found: Assessment) -> None:
