@@ -104,7 +104,7 @@ def report(name: str, tables: Mapping[str, Sequence[Mapping[str, Any]]], **facts
     found = {
         "date": datetime.now(UTC).isoformat(timespec="minutes"),
         "machine": {
-            "cpu": _cpu(),
+            "cpu": cpu(),
             "cores": len(os.sched_getaffinity(0)),
             "load_average": round(os.getloadavg()[0], 1),
             "python": platform.python_version(),
@@ -116,7 +116,8 @@ def report(name: str, tables: Mapping[str, Sequence[Mapping[str, Any]]], **facts
     (RESULTS / f"{name}.json").write_text(json.dumps(found, indent=1) + "\n")
 
 
-def _cpu() -> str:
+def cpu() -> str:
+    """The processor's name."""
     for line in Path("/proc/cpuinfo").read_text().splitlines():
         if line.startswith("model name"):
             return line.split(":")[1].strip()

@@ -6,7 +6,8 @@ python benchmarks/networks.py … --without tones close_bays sharp_views      # 
 Each network is trained by the preset that is named with it (the U-Net by the default one, on the same batches) and
 scored on the test images, each at its own size: by one pass, with a second look at the part around the lesion,
 averaged over the eight flips and turns, and with both. A run that is done is not trained again, so the command can be
-interrupted. Writes results/networks.json and docs/images/networks.png.
+interrupted. The figures go into docs/networks.json, in the place of the same networks' earlier ones, and
+docs/images/networks.png is drawn of all that stands there.
 """
 
 import argparse
@@ -15,10 +16,13 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Sequence
+from datetime import UTC, datetime
 from pathlib import Path
 from statistics import mean, stdev
 
-from common import NoProgress, report, silent
+from common import NoProgress, cpu, report, silent
+from networks_kept import ONE_LOOK, Row, as_table, draw, keep
 
 NETWORKS: dict[str, list[str]] = {
     "fine-tuned": ["--recipe", "default"],
@@ -37,23 +41,20 @@ LATER = {
 }
 """What the presets did not have when earlier figures were measured: the setting without it, and the options that say so."""
 WAYS = {
-    "": {"test_time_flips": False, "second_look": False},
-    "second look": {"test_time_flips": False, "second_look": True},
-    "flips": {"test_time_flips": True, "second_look": False},
-    "both": {"test_time_flips": True, "second_look": True},
+    ONE_LOOK: {"test_time_flips": False, "second_look": False},
+    "two looks": {"test_time_flips": False, "second_look": True},
+    "one look, flips": {"test_time_flips": True, "second_look": False},
+    "two looks, flips": {"test_time_flips": True, "second_look": True},
 }
 """How a trained network is asked."""
-MARKERS = "os*^vDXP"
-"""Of the points in the picture, a network each."""
 TAUGHT = ", taught"
 """Ends the names of networks that learn from the fine-tuned ones, of all seeds, as well as from the masks."""
 UNET = "smp.Unet, whole MobileNetV2"
 UNET_ENCODER = "trunc-mobilenetv2_100-s6-same"
-PICTURE = Path(__file__).parent.parent / "docs" / "images" / "networks.png"
 
 
 def main() -> None:
-    """Train what is missing, score, print, draw, and write results/networks.json."""
+    """Train what is missing, score, print, keep and draw."""
     words = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     words.add_argument("--data-dir", type=Path, required=True)
     words.add_argument("--encoder-weights", type=Path, required=True)
@@ -75,8 +76,9 @@ def main() -> None:
         seeds = options.unet_seeds if name == UNET and options.unet_seeds else options.seeds
         models = [trained(options, name, seed) for seed in range(seeds)]
         rows.append(row(options, name, models))
-    report("networks", {"Test images, each at its own size; mean ± standard deviation over seeds": rows})
-    draw(rows)
+    title = "Test images, each at its own size; mean ± standard deviation over seeds"
+    report("networks", {title: as_table(rows)})
+    draw(keep(rows))
 
 
 def trained(options: argparse.Namespace, name: str, seed: int) -> Path:
@@ -154,26 +156,37 @@ def train_unet(options: argparse.Namespace) -> None:
     save_bundle(unet, prepared.preprocessing, {"recipe": recipe.to_dict()}, options.unet / "model")
 
 
-def row(options: argparse.Namespace, name: str, models: list[Path]) -> dict:
+def row(options: argparse.Namespace, name: str, models: list[Path]) -> Row:
     """Cost, and test scores over the seeds."""
     from isic_smp.inference.load import load_bundle
     from isic_smp.models.cost import cost
 
-    scored = [{way: test_scores(options, model, way) for way in WAYS} for model in models]
     bundle = load_bundle(models[0])
     price = cost(bundle.model, bundle.preprocessing.size)
-    found = {
-        "network": name,
-        "parameters, M": round(price.parameters / 1e6, 3),
-        "multiply-adds, M": round(price.multiply_adds / 1e6),
-    }
+    test = {}
     for way in WAYS:
-        for score in ("Dice", "IoU"):
-            values = [one[way][score.lower()] for one in scored]
-            found[f"{score}{way and ', '}{way}"] = (
-                f"{mean(values):.4f}" + (f" ± {stdev(values):.4f}" if len(values) > 1 else "")
-            ).replace("0.", ".")
-    return found
+        scored = [test_scores(options, model, way) for model in models]
+        test[way] = {
+            name: round(value, 5)
+            for score in ("dice", "iou")
+            for name, value in over_seeds(score, [one[score] for one in scored]).items()
+        }
+    return {
+        "network": name,
+        "without": sorted(options.without),
+        "epochs": bundle.info["recipe"]["epochs"],
+        "seeds": len(models),
+        "date": datetime.now(UTC).date().isoformat(),
+        "cpu": cpu(),
+        "parameters": price.parameters,
+        "multiply_adds": price.multiply_adds,
+        "test": test,
+    }
+
+
+def over_seeds(score: str, values: Sequence[float]) -> dict[str, float]:
+    """Mean and standard deviation; 0 of one seed."""
+    return {score: mean(values), f"{score}_std": stdev(values) if len(values) > 1 else 0.0}
 
 
 def test_scores(options: argparse.Namespace, model: Path, way: str) -> dict[str, float]:
@@ -183,7 +196,7 @@ def test_scores(options: argparse.Namespace, model: Path, way: str) -> dict[str,
     from isic_smp.inference.predictor import Predictor
     from isic_smp.inference.scoring import score
 
-    kept = model.parent / f"test-{way.replace(' ', '-') or 'one-pass'}.json"
+    kept = model.parent / f"test-{way.replace(',', '').replace(' ', '-')}.json"
     if not kept.exists():
         bundle = load_bundle(model)
         preprocessing = dataclasses.replace(bundle.preprocessing, **WAYS[way])
@@ -192,43 +205,6 @@ def test_scores(options: argparse.Namespace, model: Path, way: str) -> dict[str,
         ).summary()
         kept.write_text(json.dumps({name: summary[f"{name}_per_image_own"] for name in ("dice", "iou")}))
     return json.loads(kept.read_text())
-
-
-def draw(rows: list[dict]) -> None:
-    """Test IoU against parameters and against multiply-adds."""
-    import matplotlib
-
-    matplotlib.use("Agg")
-    import matplotlib.pyplot as plt
-    from matplotlib.ticker import FuncFormatter
-
-    figure, axes = plt.subplots(1, 2, figsize=(9, 4.2), sharey=True, layout="constrained")
-    for axis, cost in zip(axes, ("parameters, M", "multiply-adds, M"), strict=True):
-        for found, marker in zip(rows, MARKERS, strict=False):
-            iou, _, error = found["IoU"].partition(" ± ")
-            axis.errorbar(
-                found[cost],
-                float(iou),
-                yerr=float(error or 0),
-                marker=marker,
-                capsize=3,
-                label=found["network"],
-            )
-        axis.set(xscale="log", xlabel=cost)
-        for set_formatter in (axis.xaxis.set_major_formatter, axis.xaxis.set_minor_formatter):
-            set_formatter(FuncFormatter(_one_two_five))
-        axis.margins(x=0.15, y=0.15)
-        axis.grid(alpha=0.3)
-    axes[0].set_ylabel("test IoU, 331 images")
-    # Not beside the points: several networks of nearly one size lie upon each other.
-    handles, names = axes[0].get_legend_handles_labels()
-    figure.legend(handles, names, loc="outside lower center", ncols=4, frameon=False, fontsize=8)
-    figure.savefig(PICTURE, dpi=110)
-
-
-def _one_two_five(value: float, _: object) -> str:
-    """The labels of a logarithmic axis that are worth their room: 0.2, 0.5, 1, 2, 5, 10, …"""
-    return f"{value:g}" if f"{value:g}".lstrip("0.")[:1] in ("1", "2", "5") else ""
 
 
 if __name__ == "__main__":
