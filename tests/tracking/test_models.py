@@ -15,19 +15,9 @@ from isic_smp.tracking.models import log_segmentation_model, logged_models, uplo
 from isic_smp.tracking.run_log import RunLog
 from isic_smp.tracking.sending import send_pending
 
-from .conftest import new_store
+from .conftest import WITHOUT_THE_TRAINING_CODE, new_store
 
-# An environment that has never seen the training code, and refuses pickles.
 ELSEWHERE = """
-import os, sys
-class Unknown:
-    def find_spec(self, name, path=None, target=None):
-        if name.partition(".")[0] in ("isic_smp", "segmentation_models_pytorch", "timm"):
-            raise ModuleNotFoundError(name)
-sys.meta_path.insert(0, Unknown())
-os.environ["MLFLOW_ALLOW_PICKLE_DESERIALIZATION"] = "false"
-import mlflow, numpy as np, torch
-mlflow.set_tracking_uri(sys.argv[1])
 model = mlflow.pytorch.load_model(sys.argv[2])
 inputs = np.load(sys.argv[3])
 np.savez(sys.argv[4], **{name: model(torch.from_numpy(x)).numpy() for name, x in inputs.items()})
@@ -73,7 +63,14 @@ def test_the_model_loads_without_our_code_and_without_pickle(logged, tmp_path):
     [output] = client.get_run(log.run_id).outputs.model_outputs
     files = [str(tmp_path / name) for name in ("inputs.npz", "outputs.npz")]
     done = subprocess.run(
-        [sys.executable, "-c", ELSEWHERE, log.tracking_uri, f"models:/{output.model_id}", *files],
+        [
+            sys.executable,
+            "-c",
+            WITHOUT_THE_TRAINING_CODE + ELSEWHERE,
+            log.tracking_uri,
+            f"models:/{output.model_id}",
+            *files,
+        ],
         capture_output=True,
         text=True,
     )

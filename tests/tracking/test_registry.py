@@ -22,6 +22,8 @@ from isic_smp.tracking.mlflow_model import save_mlflow_model
 from isic_smp.tracking.registry import Registry
 from isic_smp.training.metrics import METRICS
 
+from .conftest import WITHOUT_THE_TRAINING_CODE
+
 IMAGES = 40
 DICE = np.random.default_rng(0).uniform(0.5, 0.95, IMAGES)
 AREAS = np.random.default_rng(1).uniform(0.1, 0.5, IMAGES)
@@ -122,15 +124,6 @@ def test_a_version_says_what_it_is_and_can_be_trained_further(models, finish_run
 
 
 ELSEWHERE = """
-import os, sys
-class Unknown:
-    def find_spec(self, name, path=None, target=None):
-        if name.partition(".")[0] in ("isic_smp", "segmentation_models_pytorch", "timm"):
-            raise ModuleNotFoundError(name)
-sys.meta_path.insert(0, Unknown())
-os.environ["MLFLOW_ALLOW_PICKLE_DESERIALIZATION"] = "false"
-import mlflow, numpy as np, torch
-mlflow.set_tracking_uri(sys.argv[1])
 uri = "models:/lesions@champion"
 info = mlflow.models.get_model_info(uri)
 assert info.signature is not None and info.metadata["data"]["fingerprint"] == "abc"
@@ -151,7 +144,10 @@ def test_the_champion_loads_both_ways_where_isic_smp_was_never_seen(
     np.save(tmp_path / "pixels.npy", pixels)
     files = [str(tmp_path / name) for name in ("pixels.npy", "out.npz")]
     done = subprocess.run(
-        [sys.executable, "-I", "-c", ELSEWHERE, store, *files], capture_output=True, text=True, cwd=tmp_path
+        [sys.executable, "-I", "-c", WITHOUT_THE_TRAINING_CODE + ELSEWHERE, store, *files],
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
     )
     assert done.returncode == 0, done.stderr
     [expected] = Predictor(network, preprocessing).predict([pixels])
