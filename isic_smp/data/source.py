@@ -71,7 +71,7 @@ def _own_pictures(cache_dir: Path) -> LesionData:
     with filelock.FileLock(cache_dir / "synthetic.lock"):
         if not folder.is_dir():
             # Few enough for the default recipe to be through with them in three minutes on two cores without bf16.
-            make_synthetic(folder, train=64, val=16)
+            make_synthetic(folder, train=32, val=16)
     return load_synthetic(folder)
 
 
