@@ -22,7 +22,7 @@ test: way of asking → {dice, dice_std, iou, iou_std}, the deviations 0 of one 
 
 
 def keep(rows: Sequence[Row]) -> list[Row]:
-    """Put rows in the place of those of the same network, preset and length; all rows that are then kept."""
+    """Put rows in the place of those of the same network, preset, length and number of seeds; all that are kept."""
     new = {_key(row): row for row in rows}
     old: dict[Any, Row] = {_key(row): row for row in json.loads(KEPT.read_text())} if KEPT.exists() else {}
     kept = list((old | new).values())
@@ -31,8 +31,8 @@ def keep(rows: Sequence[Row]) -> list[Row]:
     return kept
 
 
-def _key(row: Row) -> tuple[str, tuple[str, ...], int]:
-    return row["network"], tuple(row["without"]), row["epochs"]
+def _key(row: Row) -> tuple[str, tuple[str, ...], int, int]:
+    return row["network"], tuple(row["without"]), row["epochs"], row["seeds"]
 
 
 def as_table(rows: Sequence[Row]) -> list[dict[str, str]]:
@@ -65,7 +65,7 @@ def draw(kept: Sequence[Row]) -> None:
     from matplotlib.ticker import FuncFormatter
 
     newest: dict[str, Row] = {}
-    for row in sorted(kept, key=lambda row: (-len(row["without"]), row["epochs"])):
+    for row in sorted(kept, key=lambda row: (-len(row["without"]), row["epochs"], row["seeds"])):
         newest[row["network"]] = row
     shown = [newest[name] for name in dict.fromkeys(row["network"] for row in kept)]
 
