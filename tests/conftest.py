@@ -56,6 +56,23 @@ def small_caches(tmp_path_factory):
 
 
 @pytest.fixture
+def in_this_process(monkeypatch, capfd):
+    """A command with its words, without the ten seconds that a process of its own takes to start."""
+
+    def start(module, *words) -> subprocess.CompletedProcess[str]:
+        from isic_smp import cli
+
+        monkeypatch.setattr(sys, "argv", [module.PROG, *map(str, words)])
+        capfd.readouterr()
+        with pytest.raises(SystemExit) as stop:
+            cli.command(module.main, prog=module.PROG)
+        printed = capfd.readouterr()
+        return subprocess.CompletedProcess(words, stop.value.code, printed.out, printed.err)
+
+    return start
+
+
+@pytest.fixture
 def small_disk(tmp_path):
     """Mounts a file system of so many megabytes, which is really full when it is full; its folder."""
     mounted = []

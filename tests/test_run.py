@@ -1,4 +1,5 @@
-"""The main job as a user starts it: the command in a process of its own, on drawn pictures, into a real store."""
+"""The main job as a user starts it, on drawn pictures, into a real store: in a process of its own, and with more words
+in this one."""
 
 import json
 import os
@@ -7,11 +8,14 @@ import signal
 import subprocess
 import sys
 import time
+from functools import partial
 from pathlib import Path
 
 import pytest
 from small_run import draw_pictures, write_recipe
 
+from isic_smp import evaluate as evaluate_command
+from isic_smp import run as run_command
 from isic_smp.data.source import resolve_data
 from isic_smp.inference.load import load_bundle
 from isic_smp.inference.predictor import Predictor
@@ -48,6 +52,14 @@ def frozen(place):
     return done
 
 
+@pytest.fixture
+def again(place, frozen, monkeypatch, in_this_process):
+    """The same command with more words, in this process, after the first run."""
+    monkeypatch.chdir(place)
+    store = f"sqlite:///{place}/mlruns/mlflow.db"
+    return partial(in_this_process, run_command, *GIVEN, "--tracking-uri", store)
+
+
 @pytest.fixture(scope="module")
 def client(place, frozen):
     from mlflow import MlflowClient
@@ -67,8 +79,8 @@ def test_the_table_names_losses_and_scores_and_where_to_look(frozen):
     assert "train 24 of 24, validation 6 of 6, test 6 of 6" in frozen.stderr
 
 
-def test_a_group_held_out_is_what_is_validated_on_and_nothing_is_tested(client, place, frozen):
-    done = command(place, "--hold-out", "hard", "--freeze", "--epochs", "1", "--output-dir", "out/held")
+def test_a_group_held_out_is_what_is_validated_on_and_nothing_is_tested(client, place, again):
+    done = again("--hold-out", "hard", "--freeze", "--epochs", "1", "--output-dir", "out/held")
     assert done.returncode == 0, done.stderr
     counts = [int(n) for n in re.findall(r"train (\d+) of \d+, validation (\d+) of", done.stderr)[0]]
     assert counts[0] < 24 and 6 < counts[1] <= 30
@@ -78,16 +90,16 @@ def test_a_group_held_out_is_what_is_validated_on_and_nothing_is_tested(client, 
     assert not [name for name in run.data.metrics if name.startswith("test")]
 
 
-def test_a_fold_is_what_is_validated_on_and_nothing_is_tested(client, place, frozen):
-    done = command(place, "--fold", "2/3", "--freeze", "--epochs", "1", "--output-dir", "out/fold")
+def test_a_fold_is_what_is_validated_on_and_nothing_is_tested(client, place, again):
+    done = again("--fold", "2/3", "--freeze", "--epochs", "1", "--output-dir", "out/fold")
     assert done.returncode == 0, done.stderr
     assert "train 20 of 20, validation 10 of 10, test 0 of 0" in done.stderr
     assert "validation, 10 images" in done.stdout and "test" not in done.stdout.lower()
     assert run_of(client, place, "fold").data.tags["fold"] == "2/3"
 
 
-def test_a_second_look_goes_with_the_model_and_into_its_scores(client, place, frozen):
-    done = command(place, "--second-look", "--freeze", "--output-dir", "out/twice")
+def test_a_second_look_goes_with_the_model_and_into_its_scores(client, place, again):
+    done = again("--second-look", "--freeze", "--output-dir", "out/twice")
     assert done.returncode == 0, done.stderr
     bundle = load_bundle(place / "out" / "twice")
     assert bundle.preprocessing.second_look and bundle.preprocessing.size == 32
@@ -105,8 +117,8 @@ def test_a_second_look_goes_with_the_model_and_into_its_scores(client, place, fr
         (("--fold", "1/3", "--hold-out", "hard"), "--hold-out and --fold both say what is validated on"),
     ],
 )
-def test_an_impossible_fold_is_refused_before_anything_is_made(place, frozen, words, message):
-    done = command(place, *words, "--output-dir", "out/none")
+def test_an_impossible_fold_is_refused_before_anything_is_made(place, again, words, message):
+    done = again(*words, "--output-dir", "out/none")
     assert done.returncode == 2 and message in done.stderr and "Traceback" not in done.stderr
     assert not (place / "out" / "none").exists()
 
@@ -175,14 +187,10 @@ def test_a_run_logs_its_curves_scores_pictures_tables_and_model(client, place, f
 
 
 @pytest.mark.oldest
-def test_evaluate_gives_the_run_s_own_scores(client, place, frozen):
-    done = subprocess.run(
-        [sys.executable, "-m", "isic_smp.evaluate"]
-        + ["--model", "out/frozen", "--data", "synthetic", "--data-dir", "pictures", "--out", "scored"],
-        cwd=place,
-        capture_output=True,
-        text=True,
-    )
+def test_evaluate_gives_the_run_s_own_scores(client, place, frozen, monkeypatch, in_this_process):
+    monkeypatch.chdir(place)
+    words = ["--model", "out/frozen", "--data", "synthetic", "--data-dir", "pictures", "--out", "scored"]
+    done = in_this_process(evaluate_command, *words)
     assert done.returncode == 0, done.stderr
     logged = run_of(client, place, "frozen").data.metrics["test/dice_per_image_own"]
     assert f"{logged:.4f}" in done.stdout
@@ -206,26 +214,26 @@ def test_the_saved_model_is_the_frozen_one(place, frozen):
     assert all(torch.equal(value, saved[name]) for name, value in fresh.encoder.state_dict().items())
 
 
-def test_a_run_goes_on_from_a_trained_model(client, place, frozen):
+def test_a_run_goes_on_from_a_trained_model(client, place, again):
     """With a rate of nearly nothing the new run's model must be the old one, by folder and by run id alike."""
     from safetensors.torch import load_file
 
     run = run_of(client, place, "frozen")
     still = ["--lr", "1e-12", "--weight-decay", "0", "--epochs", "1", "--freeze"]
     for n, spec in enumerate(("out/frozen", run.info.run_id)):
-        done = command(place, "--init-from", spec, *still, "--output-dir", f"out/on{n}")
+        done = again("--init-from", spec, *still, "--output-dir", f"out/on{n}")
         assert done.returncode == 0, done.stderr
         before = load_file(place / "out/frozen/model/model.safetensors")
         after = load_file(place / f"out/on{n}/model/model.safetensors")
         assert all((before[name].float() - after[name].float()).abs().max() < 1e-6 for name in before)
-    other = command(place, "--init-from", "out/frozen", "--decoder-channels", "8", "8", "4")
+    other = again("--init-from", "out/frozen", "--decoder-channels", "8", "8", "4")
     assert other.returncode == 2
     assert "another network (decoder_channels" in other.stderr.strip().splitlines()[-1]
 
 
-def test_sigterm_marks_the_run_and_resume_ends_it_as_if_nothing_had_been(client, place, frozen):
+def test_sigterm_marks_the_run_and_resume_ends_it_as_if_nothing_had_been(client, place, again):
     settings = ["--epochs", "15", "--resume"]
-    whole = command(place, *settings, "--output-dir", "out/whole")
+    whole = again(*settings, "--output-dir", "out/whole")
     assert whole.returncode == 0, whole.stderr
     words = [sys.executable, "-m", "isic_smp.run", "--data", "synthetic", "--data-dir", "pictures"]
     words += ["--recipe", "small.yaml", "--cache-dir", "cache", *settings, "--output-dir", "out/cut"]
@@ -242,7 +250,7 @@ def test_sigterm_marks_the_run_and_resume_ends_it_as_if_nothing_had_been(client,
         "interrupted; go on with the same command, --output-dir out/cut and --resume"
     )
     assert run_of(client, place, "cut").info.status == "KILLED"
-    resumed = command(place, *settings, "--output-dir", "out/cut")
+    resumed = again(*settings, "--output-dir", "out/cut")
     assert resumed.returncode == 0, resumed.stderr
     run = run_of(client, place, "cut")
     assert run.info.status == "FINISHED"
@@ -288,18 +296,12 @@ def test_two_processes_are_one_run_with_the_metrics_of_the_whole_set(client, pla
         (["--tracking-uri", "http://127.0.0.1:9"], "127.0.0.1:9"),
     ],
 )
-def test_bad_input_is_one_line_and_exit_code_2(place, words, said, monkeypatch, capsys):
-    # In this process: starting one costs seconds, and only the last lines of a command are looked at.
-    from isic_smp import cli, run
-
+def test_bad_input_is_one_line_and_exit_code_2(place, words, said, monkeypatch, in_this_process):
     monkeypatch.chdir(place)
-    monkeypatch.setattr(sys, "argv", ["run", *GIVEN, *words])
-    with pytest.raises(SystemExit) as stop:
-        cli.command(run.main, prog=run.PROG)
-    assert stop.value.code == 2
-    errors = capsys.readouterr().err
-    assert "Traceback" not in errors
-    line = errors.splitlines()[-1]
+    done = in_this_process(run_command, *GIVEN, *words)
+    assert done.returncode == 2
+    assert "Traceback" not in done.stderr
+    line = done.stderr.splitlines()[-1]
     assert line.startswith("python -m isic_smp.run: error: ")
     assert said in line
 
@@ -325,12 +327,11 @@ def test_help_answers_at_once_without_heavy_imports():
     assert "--freeze" in done.stdout
 
 
-def test_without_data_the_demo_says_so_loudly_and_keeps_apart(tmp_path):
+def test_without_data_the_demo_says_so_loudly_and_keeps_apart(tmp_path, monkeypatch, in_this_process):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("ISIC_SMP_DATA", raising=False)
     words = ["--encoder", "trunc-mobilenetv2_035-s2", "--size", "32", "--epochs", "1", "--cache-dir", "cache"]
-    env = {k: v for k, v in os.environ.items() if k != "ISIC_SMP_DATA"}
-    done = subprocess.run(
-        [sys.executable, "-m", "isic_smp.run", *words], cwd=tmp_path, env=env, capture_output=True, text=True
-    )
+    done = in_this_process(run_command, *words)
     assert done.returncode == 0, done.stderr
     loud = [line for line in done.stderr.splitlines() if line.startswith("!!!")]
     assert len(loud) == 2

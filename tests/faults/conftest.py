@@ -1,6 +1,4 @@
-"""The commands in this process: starting one of its own costs ten seconds, and a fault test starts dozens."""
-
-import sys
+"""What the fault tests run: the commands on a few drawn pictures, dozens of times."""
 
 import pytest
 from small_run import draw_pictures, write_recipe
@@ -19,19 +17,15 @@ def place(tmp_path_factory):
 
 
 @pytest.fixture
-def run(place, monkeypatch, capfd):
+def run(place, in_this_process):
     """`isic_smp.run` on the pictures with more words; exit code and what it printed on stderr."""
-    from isic_smp import cli
     from isic_smp import run as command
 
     def start(*words, module=command, given=True):
         pictures = ["--data", "synthetic", "--data-dir", str(place / "pictures")] if given else []
         recipe = ["--recipe", str(place / "small.yaml")] if given else []
-        monkeypatch.setattr(sys, "argv", ["run", *pictures, *recipe, *map(str, words)])
-        capfd.readouterr()
-        with pytest.raises(SystemExit) as stop:
-            cli.command(module.main, prog=module.PROG)
-        return stop.value.code, capfd.readouterr().err
+        done = in_this_process(module, *pictures, *recipe, *words)
+        return done.returncode, done.stderr
 
     return start
 

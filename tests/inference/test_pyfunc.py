@@ -221,18 +221,21 @@ def test_settings_can_be_changed_when_loading_and_the_threshold_with_each_call(
 
 def test_a_second_look_is_the_predictors_own(tmp_path):
     bundle, (image, _) = load_bundle("isic2016"), draw_lesion(3, 2, 256)
-    wanted = dict.fromkeys((False, True))
     save_mlflow_model(bundle.model, bundle.preprocessing, {}, tmp_path / "model")
-    for flips, twice in ((False, False), (False, True), (True, True)):
-        settings = {"test_time_flips": flips, "second_look": twice}
+
+    def predictors_own(**settings):
+        return Predictor(bundle.model, dataclasses.replace(bundle.preprocessing, **settings)).predict(
+            [image]
+        )[0]
+
+    for flips in (False, True):
+        settings = {"test_time_flips": flips, "second_look": True}
         loaded = mlflow.pyfunc.load_model(str(tmp_path / "model"), model_config=settings)
-        found = loaded.predict(image).iloc[0]["probability"]
-        changed = dataclasses.replace(bundle.preprocessing, **settings)
-        wanted[twice] = Predictor(bundle.model, changed).predict([image])[0]
+        found, wanted = loaded.predict(image).iloc[0]["probability"], predictors_own(**settings)
         # The part that is looked at depends on which pixels are lesion, so rounding moves it a little.
-        assert np.abs(found - wanted[twice]).max() < 10 * TOLERANCE
-        assert np.array_equal(found > 0.5, wanted[twice] > 0.5)
-    assert np.abs(wanted[True] - wanted[False]).max() > 0.1
+        assert np.abs(found - wanted).max() < 10 * TOLERANCE
+        assert np.array_equal(found > 0.5, wanted > 0.5)
+        assert np.abs(wanted - predictors_own(**(settings | {"second_look": False}))).max() > 0.1
 
 
 def test_the_mask_s_shape_is_that_of_the_threshold_asked_for(folder, network, preprocessing):

@@ -63,7 +63,7 @@ def test_exports_with_any_batch_height_and_width(kind, settings):
     network = kind(**settings).eval()
     step = getattr(network, "encoder", network).output_stride
     shapes = {0: Dim("batch"), 2: step * Dim("rows", max=64), 3: step * Dim("columns", max=64)}
-    program = export(network, (torch.randn(2, 3, 4 * step, 3 * step),), dynamic_shapes=(shapes,), strict=True)
+    program = export(network, (torch.randn(2, 3, 4 * step, 3 * step),), dynamic_shapes=(shapes,))
     x = torch.randn(3, 3, 2 * step, 5 * step)
     with torch.no_grad():
         assert_same(program.module()(x), network(x))

@@ -49,6 +49,7 @@ def test_it_finds_lesions_that_it_has_never_seen(shipped):
     assert np.mean(ious) > 0.6
 
 
+@pytest.mark.slow
 def test_its_card_says_what_it_scores(shipped, isic_dir):
     pairs = load_isic2016(isic_dir).val
     stated = shipped.info["validation"]["iou_per_image_own"]
