@@ -2,7 +2,6 @@
 in this one."""
 
 import json
-import os
 import re
 import signal
 import subprocess
@@ -34,11 +33,10 @@ def place(tmp_path_factory):
     return folder
 
 
-def command(place, *words, env=None, launcher=("-m",)):
+def command(place, *words, launcher=("-m",)):
     return subprocess.run(
         [sys.executable, *launcher, "isic_smp.run", *GIVEN, *words],
         cwd=place,
-        env={**os.environ, **(env or {})},
         capture_output=True,
         text=True,
         timeout=240,
