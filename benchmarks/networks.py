@@ -122,6 +122,7 @@ def train_unet(options: argparse.Namespace) -> None:
     from isic_smp.training.distributed import Ranks
     from isic_smp.training.fit import fit
     from isic_smp.training.recipe import PRESETS
+    from isic_smp.training.resume import resumable_state
     from isic_smp.training.statistics import renew_statistics
 
     recipe = dataclasses.replace(
@@ -139,15 +140,16 @@ def train_unet(options: argparse.Namespace) -> None:
     unet = smp.Unet(UNET_ENCODER, encoder_weights=None)
     isic_smp.load_encoder_weights(unet, str(options.encoder_weights))
     unet.to(memory_format=torch.channels_last)
+    checkpoints = Checkpoints(options.unet)
     fit(
         unet,
         recipe,
         prepared.train,
         prepared.validation,
         device=cpu,
-        checkpoints=Checkpoints(options.unet),
+        checkpoints=checkpoints,
         fingerprint=data.fingerprint,
-        resume=True,
+        state=resumable_state(checkpoints, recipe, data.fingerprint),
         on_epoch=silent,
         progress=NoProgress(),
     )

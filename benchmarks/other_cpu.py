@@ -72,7 +72,6 @@ def train(place: Path, *, seeds: int, epochs: int) -> dict[str, list]:
                     device=torch.device("cpu"),
                     checkpoints=Checkpoints(Path(folder)),
                     fingerprint="",
-                    resume=False,
                     on_epoch=lambda *_: None,
                     progress=silent,
                 )

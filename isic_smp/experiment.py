@@ -40,6 +40,7 @@ from isic_smp.training.losses import make_loss
 from isic_smp.training.memory import kept_memory
 from isic_smp.training.profile import StepProfiler
 from isic_smp.training.recipe import Recipe
+from isic_smp.training.resume import resumable_state
 from isic_smp.training.statistics import renew_statistics
 
 OnEpoch = Callable[[Epoch, nn.Module], None]
@@ -137,6 +138,11 @@ def run_experiment(
         if ranks.is_main:
             stack.enter_context(alone_in(output_dir))
         checkpoints = Checkpoints(output_dir)
+        fingerprint = data.fingerprint + prepared.pipeline_digest + prepared.teachers_digest
+        # Before the log: a run that is over keeps its record where another recipe is refused.
+        state = ranks.share(
+            resumable_state(checkpoints, recipe, fingerprint) if setup.resume and ranks.is_main else None
+        )
         log = (
             _start_log(recipe, setup, data, prepared, place, output_dir, checkpoints)
             if ranks.is_main
@@ -154,8 +160,8 @@ def run_experiment(
                 network=prepared.network,
                 ranks=ranks,
                 checkpoints=checkpoints,
-                fingerprint=data.fingerprint + prepared.pipeline_digest + prepared.teachers_digest,
-                resume=setup.resume,
+                fingerprint=fingerprint,
+                state=state,
                 on_epoch=on_epoch,
                 progress=progress,
             )
@@ -293,7 +299,7 @@ def _finish(
             **({"fold": str(setup.fold)} if setup.fold else {}),
         },
         "encoder_weights_used": prepared.weights_used,
-        "kept_epoch": fitted.kept_epoch,
+        "kept_epoch": fitted.kept_epoch + 1,
         "validation": validation.scores.summary(),
         "test": test.scores.summary() if test else None,
         "assessment": {"validation": validation.summary(), "test": test.summary() if test else None},

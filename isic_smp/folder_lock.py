@@ -1,4 +1,4 @@
-"""An output folder held by one process at a time."""
+"""A folder held by one process at a time, of whatever host: a run's output, or a cache that processes share."""
 
 import contextlib
 from collections.abc import Iterator
@@ -33,6 +33,33 @@ def alone_in(output_dir: Path, *, lock: str = ".lock") -> Iterator[None]:
         raise UserError(
             f"cannot write to {output_dir}: {error.strerror or error}; choose another --output-dir"
         ) from None
+    try:
+        yield
+    finally:
+        held.release()
+
+
+@contextlib.contextmanager
+def one_at_a_time(cache_dir: Path, *, lock: str = ".lock") -> Iterator[None]:
+    """Hold a folder of a cache, making it where it is missing; waits for whoever holds it now.
+
+    The lock ends with its process, however that ends, and counts on other hosts too. So what lies half-made
+    in the folder, when it is held, was abandoned.
+
+    Args:
+        cache_dir: the folder.
+        lock: name of the file in it that is locked.
+
+    Raises:
+        UserError: it cannot be written, or its file system knows no locks.
+    """
+    try:
+        cache_dir.mkdir(parents=True, exist_ok=True)
+        held = FileLock(cache_dir / lock)
+        held.acquire()
+    except (OSError, NotImplementedError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise UserError(f"cannot write to {cache_dir}: {reason}; choose another --cache-dir") from None
     try:
         yield
     finally:

@@ -3,6 +3,7 @@
 import dataclasses
 import hashlib
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,7 @@ from tqdm import tqdm
 from isic_smp.data.cache import PixelCache
 from isic_smp.data.taught import LEVELS, TaughtPixels
 from isic_smp.files import write_atomically
+from isic_smp.folder_lock import one_at_a_time
 from isic_smp.inference.load import Bundle, load_bundle
 from isic_smp.inference.predictor import Predictor
 from isic_smp.training.device import resolve_precision
@@ -62,21 +64,21 @@ def open_taught(
     maps = cache_dir / "teachers" / f"{_key(pixels, bundles)}.u8"
     if not maps.exists():
         predictors = [_predictor(bundle, device, precision) for bundle in bundles]
-
-        def write(part: Path) -> None:
-            with part.open("wb") as stream:
-                for start in tqdm(
-                    range(0, len(pixels), _BATCH),
-                    desc="ask the teachers",
-                    unit=" batches",
-                    disable=not progress,
-                ):
-                    images, _ = pixels.read(np.arange(start, min(start + _BATCH, len(pixels))))
-                    seen = [np.stack(predictor.predict(list(images))) for predictor in predictors]
-                    stream.write(np.rint(np.mean(seen, axis=0) * LEVELS).astype(np.uint8).tobytes())
-
-        write_atomically(maps, write, option="--cache-dir")
+        with one_at_a_time(maps.parent):
+            if not maps.exists():
+                ask = partial(_ask, predictors, pixels, progress=progress)
+                write_atomically(maps, ask, option="--cache-dir")
     return TaughtPixels(pixels, maps)
+
+
+def _ask(predictors: Sequence[Predictor], pixels: PixelCache, part: Path, *, progress: bool) -> None:
+    """Write the mean of what the predictors see in each image of `pixels` to `part`: uint8 (N, S, S), 0 to `LEVELS`."""
+    starts = range(0, len(pixels), _BATCH)
+    with part.open("wb") as stream:
+        for start in tqdm(starts, desc="ask the teachers", unit=" batches", disable=not progress):
+            images, _ = pixels.read(np.arange(start, min(start + _BATCH, len(pixels))))
+            seen = [np.stack(predictor.predict(list(images))) for predictor in predictors]
+            stream.write(np.rint(np.mean(seen, axis=0) * LEVELS).astype(np.uint8).tobytes())
 
 
 def _predictor(bundle: Bundle, device: torch.device, precision: Precision) -> Predictor:

@@ -10,7 +10,7 @@ import isic_smp
 PACKAGE = Path(isic_smp.__file__).parent
 LAYERS = (
     {"errors"},
-    {"files", "folder_lock", "stats", "store"},
+    {"files", "folder_lock", "processors", "stats", "store"},
     {"cli"},
     {"data", "models"},
     {"plugin", "training"},

@@ -77,6 +77,15 @@ def test_the_table_names_losses_and_scores_and_where_to_look(frozen):
     assert "train 24 of 24, validation 6 of 6, test 6 of 6" in frozen.stderr
 
 
+def test_a_run_that_is_over_stays_as_it_is_where_another_recipe_would_resume_it(client, place, again):
+    before = run_of(client, place, "frozen")
+    done = again("--freeze", "--epochs", "3", "--resume", "--output-dir", "out/frozen")
+    assert done.returncode == 2
+    assert "with another recipe (epochs 2 then, 3 now)" in done.stderr.splitlines()[-1]
+    after = run_of(client, place, "frozen")
+    assert (after.info.status, after.data.tags) == ("FINISHED", before.data.tags)
+
+
 def test_a_group_held_out_is_what_is_validated_on_and_nothing_is_tested(client, place, again):
     done = again("--hold-out", "hard", "--freeze", "--epochs", "1", "--output-dir", "out/held")
     assert done.returncode == 0, done.stderr

@@ -19,7 +19,6 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-import filelock
 import numpy as np
 from tqdm import tqdm
 
@@ -27,6 +26,8 @@ from isic_smp.data.pairs import Pair
 from isic_smp.data.resized import read_resized
 from isic_smp.errors import UserError
 from isic_smp.files import sync
+from isic_smp.folder_lock import one_at_a_time
+from isic_smp.processors import processors
 
 FORMAT = 1
 """Raised when the same files would give other pixels or another layout."""
@@ -145,8 +146,8 @@ def open_pixel_cache(
     ids = tuple(pair.id for pair in pairs)
     if not folder.is_dir():
         try:
-            _build_once(folder, pairs, size, binarize_masks, workers or _processors(), progress)
-        except (OSError, NotImplementedError) as error:
+            _build_once(folder, pairs, size, binarize_masks, workers or processors(), progress)
+        except OSError as error:
             need = len(pairs) * 4 * size * size / 1e6
             raise UserError(
                 f"cannot write the pixel cache in {cache_dir} ({need:.0f} MB): {error}; "
@@ -172,9 +173,7 @@ def _key(pairs: Sequence[Pair], size: int, binarize_masks: bool) -> str:
 def _build_once(
     folder: Path, pairs: Sequence[Pair], size: int, binarize_masks: bool, workers: int, progress: bool
 ) -> None:
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    # The lock ends with its process, however that ends; so whatever lies in `building` now is abandoned.
-    with filelock.FileLock(folder.parent / ".lock"):
+    with one_at_a_time(folder.parent):
         if folder.is_dir():
             return
         building = folder.parent / _BUILDING
@@ -229,7 +228,3 @@ def _build(
     }
     (building / "meta.json").write_text(json.dumps(meta, indent=1) + "\n", encoding="utf-8")
     sync(building)
-
-
-def _processors() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -11,6 +11,7 @@ from pathlib import Path
 from isic_smp.data.pairs import Pair
 from isic_smp.errors import UserError
 from isic_smp.files import write_text
+from isic_smp.folder_lock import one_at_a_time
 
 
 def fingerprint(splits: Mapping[str, Sequence[Pair]], *, cache_dir: Path | None = None) -> str:
@@ -73,5 +74,5 @@ def _load(cache: Path | None) -> dict[str, str]:
 
 def _save(cache: Path, known: Mapping[str, str]) -> None:
     # A folder that cannot be written costs time at the next start, nothing else; who needs it says so.
-    with contextlib.suppress(UserError, OSError):
+    with contextlib.suppress(UserError), one_at_a_time(cache.parent, lock=".digests.lock"):
         write_text(cache, json.dumps(known), option="--cache-dir")

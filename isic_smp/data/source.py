@@ -5,12 +5,11 @@ import sys
 from pathlib import Path
 from typing import Literal
 
-import filelock
-
 from isic_smp import __version__
 from isic_smp.data.isic2016 import LesionData, has_isic2016, load_isic2016
 from isic_smp.data.synthetic import is_synthetic, load_synthetic, make_synthetic
 from isic_smp.errors import UserError
+from isic_smp.folder_lock import one_at_a_time
 
 Data = Literal["auto", "isic2016", "synthetic"]
 
@@ -30,7 +29,7 @@ def resolve_data(data: Data, data_dir: Path | None, *, cache_dir: Path) -> tuple
 
     The data are looked for in `data_dir`, else in the folder that the environment variable
     `ISIC_SMP_DATA` names, else in ./data/isic2016. With "auto", and nothing named or found, synthetic
-    pictures stand in, which one line on stderr says. A folder that is named is never passed over.
+    pictures stand in, which one line on stderr says. A folder that is named is never passed over; "synthetic" looks in `data_dir` alone.
 
     Args:
         data: "isic2016" or "synthetic" and nothing else; "auto" takes either from a named folder.
@@ -67,8 +66,7 @@ def resolve_data(data: Data, data_dir: Path | None, *, cache_dir: Path) -> tuple
 def _own_pictures(cache_dir: Path) -> LesionData:
     """The package's own pictures, drawn when first asked for; processes that start together share them."""
     folder = cache_dir / f"synthetic-{__version__}"  # another version may draw otherwise
-    cache_dir.mkdir(parents=True, exist_ok=True)
-    with filelock.FileLock(cache_dir / "synthetic.lock"):
+    with one_at_a_time(cache_dir, lock=".synthetic.lock"):
         if not folder.is_dir():
             # Few enough for the default recipe to be through with them in three minutes on two cores without bf16.
             make_synthetic(folder, train=32, val=16)

@@ -8,7 +8,6 @@
 """
 
 import json
-import os
 import shutil
 import tempfile
 from dataclasses import dataclass
@@ -22,7 +21,7 @@ from torch import nn
 
 import isic_smp
 from isic_smp.errors import UserError
-from isic_smp.files import remove_leftovers, sync
+from isic_smp.files import sync
 from isic_smp.inference.preprocessing import Preprocessing
 from isic_smp.models.shipped import NAME as SHIPPED
 from isic_smp.models.shipped import shipped_folder
@@ -77,9 +76,12 @@ def save_bundle(model: nn.Module, preprocessing: Preprocessing, info: dict[str, 
         "info": info,
     }
     weights = {name: value.detach().cpu().contiguous() for name, value in model.state_dict().items()}
-    partial, former = (folder.with_name(f".{folder.name}.{end}.{os.getpid()}.part") for end in ("new", "old"))
+    partial, former = (folder.with_name(f".{folder.name}.{end}.part") for end in ("new", "old"))
     try:
-        remove_leftovers(folder)
+        if former.exists() and not folder.exists():  # a process was killed between the two renamings below
+            former.replace(folder)
+        for left in (partial, former):
+            shutil.rmtree(left, ignore_errors=True)
         partial.mkdir(parents=True)
         try:
             save_file(weights, partial / WEIGHTS, metadata={"format": "pt"})
@@ -92,6 +94,8 @@ def save_bundle(model: nn.Module, preprocessing: Preprocessing, info: dict[str, 
             partial.replace(folder)
             sync(folder.parent)
         finally:
+            if former.exists() and not folder.exists():  # interrupted between the two
+                former.replace(folder)
             shutil.rmtree(partial, ignore_errors=True)
             shutil.rmtree(former, ignore_errors=True)
     except (OSError, SafetensorError) as error:

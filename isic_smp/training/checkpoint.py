@@ -32,7 +32,14 @@ class Checkpoints:
 
     def save_last(self, state: dict[str, Any]) -> None:
         """Keep all that the next epoch needs: tensors, numbers, strings, and lists and dicts of them."""
-        write_atomically(self.last, lambda path: torch.save({"format": FORMAT, **state}, path))
+
+        def write(path: Path) -> None:
+            try:
+                torch.save({"format": FORMAT, **state}, path)
+            except RuntimeError as error:  # torch's word for a failed write
+                raise OSError(str(error)) from error
+
+        write_atomically(self.last, write)
 
     def load_last(self) -> dict[str, Any] | None:
         """What `save_last` kept, or None where there is nothing yet.
@@ -58,7 +65,14 @@ class Checkpoints:
     def save_best(self, weights: dict[str, Tensor], epoch: int) -> None:
         """Keep the weights of the best epoch so far."""
         plain = {name: value.detach().cpu().contiguous() for name, value in weights.items()}
-        write_atomically(self.best, lambda path: save_file(plain, path, metadata={"epoch": str(epoch)}))
+
+        def write(path: Path) -> None:
+            try:
+                save_file(plain, path, metadata={"epoch": str(epoch)})
+            except SafetensorError as error:
+                raise OSError(str(error)) from error
+
+        write_atomically(self.best, write)
 
     def load_best(self) -> dict[str, Tensor]:
         """The weights of the best epoch.

@@ -13,6 +13,8 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
+from isic_smp.processors import processors
+
 
 @dataclass(frozen=True)
 class Ranks:
@@ -30,7 +32,7 @@ class Ranks:
         return self.rank == 0
 
     def share(self, value: Any) -> Any:
-        """Rank 0's `value` on every rank (small, picklable by torch's own object broadcast)."""
+        """Rank 0's `value` on every rank, by torch's own object broadcast: up to a checkpoint in size."""
         if self.world == 1:
             return value
         box = [value]
@@ -63,7 +65,7 @@ def join_ranks() -> Iterator[Ranks]:
         torch.cuda.set_device(ranks.local_rank)
     if not gpus:
         # torchrun leaves each process one thread, or all of them; share the cores out instead.
-        torch.set_num_threads(max(1, len(os.sched_getaffinity(0)) // local_world))
+        torch.set_num_threads(max(1, processors() // local_world))
     # gloo on a machine with GPUs too: `--device cpu` computes there, and what is shared or waited for needs no GPU.
     # The first rank may download, decode and score while the others wait for it.
     dist.init_process_group("cpu:gloo,cuda:nccl" if gpus else "gloo", timeout=datetime.timedelta(hours=2))

@@ -23,7 +23,8 @@ from isic_smp.data.augment import apply_dihedral, dihedral_codes
 from isic_smp.data.cache import PixelCache
 from isic_smp.data.taught import TaughtPixels
 from isic_smp.errors import UserError
-from isic_smp.files import remove_leftovers, sync
+from isic_smp.files import sync
+from isic_smp.folder_lock import one_at_a_time
 from isic_smp.models.normalise import normalise
 from isic_smp.training.batches import Batch, Order, prefetch, target_of
 from isic_smp.training.device import autocast
@@ -35,6 +36,7 @@ VIEWS = 8
 """Flips and quarter turns of a square."""
 
 FORMAT = 1
+_BUILDING = ".building"
 
 
 class Unbankable(Exception):
@@ -79,11 +81,10 @@ class FromFeatures(nn.Module):
 
 
 def needed_maps(model: SegmentationModel) -> list[int]:
-    """Which of the encoder's maps the decoder reads: the last, and the skips where it takes them; never the image."""
+    """Which of the encoder's maps the decoder reads: the last, and where it takes skips one a step; never the image."""
     last = len(model.encoder.out_channels) - 1
-    if not model.config["skip_connections"]:
-        return [last]
-    return list(range(1, last + 1))
+    skips = len(model.decoder.steps) if model.config["skip_connections"] else 0
+    return list(range(max(1, last - skips), last + 1))
 
 
 class FeatureBank:
@@ -147,24 +148,22 @@ def open_feature_bank(
     folder = cache_dir / "banks" / _key(model, cache, views, precision)
     if (folder / "meta.json").exists():
         return FeatureBank(folder)
-    partial = folder.with_name(f".{folder.name}.{os.getpid()}.part")
-    try:
-        partial.mkdir(parents=True, exist_ok=True)
-        remove_leftovers(folder)
-        _build(model, cache, views, partial, device, precision, progress)
+    with one_at_a_time(folder.parent):
+        if (folder / "meta.json").exists():  # another process was quicker
+            return FeatureBank(folder)
+        building = folder.with_name(_BUILDING)
+        shutil.rmtree(building, ignore_errors=True)
         try:
-            partial.rename(folder)
-        except OSError:
-            # Another process was quicker, with the same content.
-            if not (folder / "meta.json").exists():
-                raise
-    except OSError as error:
-        raise UserError(
-            f"cannot write the feature bank {folder}: {error.strerror}; free some space, choose another "
-            "--cache-dir, or use --feature-bank off"
-        ) from None
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
+            building.mkdir()
+            _build(model, cache, views, building, device, precision, progress)
+            building.rename(folder)
+        except OSError as error:
+            raise UserError(
+                f"cannot write the feature bank {folder}: {error.strerror}; free some space, choose another "
+                "--cache-dir, or use --feature-bank off"
+            ) from None
+        finally:
+            shutil.rmtree(building, ignore_errors=True)
     return FeatureBank(folder)
 
 

@@ -9,16 +9,12 @@ import torch
 from segmentation_models_pytorch.base import SegmentationModel
 from torch import nn
 
-from isic_smp.errors import UserError
 from isic_smp.training.batches import Batches
 from isic_smp.training.checkpoint import Checkpoints
 from isic_smp.training.distributed import Ranks
 from isic_smp.training.history import Epoch, Fit, Progress
-from isic_smp.training.recipe import Recipe, differences
+from isic_smp.training.recipe import Recipe
 from isic_smp.training.trainer import Tally, Trainer
-
-_STATE = {"recipe", "fingerprint", "model", "optimizer", "schedule", "average", "history", "best_epoch"}
-"""What a checkpoint must hold to be gone on from."""
 
 
 def fit(
@@ -32,7 +28,7 @@ def fit(
     ranks: Ranks | None = None,
     checkpoints: Checkpoints,
     fingerprint: str,
-    resume: bool = False,
+    state: dict[str, Any] | None = None,
     on_epoch: Callable[[Epoch, nn.Module], None],
     progress: Progress,
 ) -> Fit:
@@ -47,22 +43,23 @@ def fit(
         network: what a batch's inputs are given to; `model` itself, unless features come from a bank.
         ranks: the processes that train together.
         checkpoints: where the run's checkpoints are kept.
-        fingerprint: of the data; a checkpoint of other data or of another recipe is not resumed.
-        resume: go on from the checkpoint, where there is one. Otherwise those that are there are deleted.
+        fingerprint: of the data; kept in the checkpoints.
+        state: the checkpoint to go on from (`resumable_state`). Without it those that are there are deleted.
         on_epoch: called on rank 0 after each epoch, with the model holding the weights that would be kept.
         progress: shown meanwhile.
 
     Raises:
         TrainingDiverged: a loss, a gradient or a weight is no finite number any more. The checkpoints
             are those of the last epoch that was whole.
-        UserError: the checkpoint does not fit.
+        UserError: the disk is full.
     """
     ranks = ranks or Ranks()
     trainer = Trainer(model, network or model, recipe, steps=train.steps(), device=device, ranks=ranks)
     identity = {"recipe": recipe.to_dict(), "fingerprint": fingerprint}
     result = Fit()
-    if resume:
-        result = _resumed(trainer, fingerprint, checkpoints)
+    if state is not None:
+        trainer.restore(state)
+        result = Fit([Epoch(**record) for record in state["history"]], state["best_epoch"])
     elif ranks.is_main:
         checkpoints.clear()
 
@@ -94,16 +91,6 @@ def fit(
             trainer.weights_to_keep().__enter__()  # and never left again
     model.eval()
     return result
-
-
-def _resumed(trainer: Trainer, fingerprint: str, checkpoints: Checkpoints) -> Fit:
-    """Bring the trainer to where the checkpoint left it; the history until then. Where there is none, nothing is done."""
-    state = trainer.ranks.share(checkpoints.load_last() if trainer.ranks.is_main else None)
-    if state is None:
-        return Fit()
-    _check_same(state, trainer.recipe, fingerprint, checkpoints=checkpoints)
-    trainer.restore(state)
-    return Fit([Epoch(**record) for record in state["history"]], state["best_epoch"])
 
 
 def _one_epoch(
@@ -149,18 +136,3 @@ def _patience_over(result: Fit, recipe: Recipe) -> bool:
     return (
         bool(recipe.early_stopping) and len(result.history) - 1 - result.best_epoch >= recipe.early_stopping
     )
-
-
-def _check_same(state: dict[str, Any], recipe: Recipe, fingerprint: str, *, checkpoints: Checkpoints) -> None:
-    if lacking := sorted(_STATE - state.keys()):
-        raise UserError(f"{checkpoints.last} lacks {', '.join(lacking)}; delete the file to start afresh")
-    if state["fingerprint"] != fingerprint:
-        raise UserError(
-            f"{checkpoints.last} was made on other data, or with another pipeline or other teachers; choose another "
-            "--output-dir"
-        )
-    if differing := differences(state["recipe"], recipe):
-        said = ", ".join(f"{name} {then} then, {now} now" for name, then, now in differing)
-        raise UserError(
-            f"cannot resume {checkpoints.last} with another recipe ({said}); choose another --output-dir"
-        )

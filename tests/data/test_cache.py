@@ -6,6 +6,7 @@ import pickle
 import signal
 import subprocess
 import sys
+import threading
 import time
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
@@ -18,7 +19,7 @@ from PIL import Image
 from isic_smp.data.cache import open_pixel_cache
 from isic_smp.data.pairs import Pair, find_pairs, read_pair
 from isic_smp.data.resize import resize_image, resize_mask
-from isic_smp.data.resized import read_resized
+from isic_smp.data.resized import read_reduced, read_resized
 from isic_smp.errors import UserError
 
 
@@ -101,6 +102,15 @@ def test_large_jpegs_come_out_as_from_a_full_decode(
     full, _ = read_pair(pair)
     assert own == full.shape[:2] == upright[::-1] and mask.all()
     assert np.abs(image.astype(int) - resize_image(full, 64)).max() <= 2
+
+
+def test_a_pipe_is_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "a.jpg")
+    found: list[object] = []
+    reading = threading.Thread(target=lambda: found.append(read_reduced(tmp_path / "a.jpg", 64)), daemon=True)
+    reading.start()
+    reading.join(timeout=20)
+    assert found == [None]
 
 
 def test_is_made_once_and_again_when_a_file_changes(tmp_path: Path) -> None:
@@ -199,7 +209,7 @@ except UserError as error:
 
 def test_a_cache_folder_that_cannot_be_is_a_user_error(tmp_path: Path) -> None:
     pairs = write_pairs(tmp_path, 1)
-    with pytest.raises(UserError, match="another folder"):
+    with pytest.raises(UserError, match="choose another --cache-dir"):
         open_quietly(pairs, 16, pairs[0].image / "cache")
 
 

@@ -109,3 +109,9 @@ def test_processes_that_start_together_share_one_set_of_drawn_pictures(nowhere):
     assert [process.returncode for process in started] == [0, 0, 0]
     assert len(prints) == 1
     assert [it.name for it in (nowhere / "cache").iterdir() if it.is_dir()] == [f"synthetic-{__version__}"]
+
+
+def test_a_cache_folder_that_is_a_file_is_said(nowhere):
+    (nowhere / "cache").touch()
+    with pytest.raises(UserError, match=r"cannot write to .*cache.*choose another --cache-dir"):
+        resolve_data("synthetic", None, cache_dir=nowhere / "cache")

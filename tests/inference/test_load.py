@@ -84,6 +84,21 @@ def edit(path: Path, **changes: object) -> None:
     path.write_text(json.dumps(json.loads(path.read_text()) | changes))
 
 
+def test_a_save_interrupted_between_its_renamings_keeps_the_former_model(saved, preprocessing, monkeypatch):
+    replace = Path.replace
+
+    def interrupted(path, target):
+        if path.name.endswith(".new.part"):
+            raise KeyboardInterrupt
+        return replace(path, target)
+
+    monkeypatch.setattr(Path, "replace", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        save_bundle(upconvnet(1), preprocessing, INFO, saved)
+    assert same_output(load(saved), upconvnet())
+    assert [path.name for path in saved.parent.iterdir()] == [saved.name]
+
+
 @pytest.mark.parametrize(
     ("spoil", "message"),
     [

@@ -63,6 +63,16 @@ def test_a_failed_write_leaves_the_former_file(tmp_path):
     assert [p.name for p in tmp_path.iterdir()] == ["last.pt"]
 
 
+def test_a_mistake_while_writing_is_not_taken_for_the_disk_s(tmp_path):
+    def fail(path):
+        path.write_text("half")
+        raise RuntimeError("shapes do not match")
+
+    with pytest.raises(RuntimeError, match="shapes do not match"):
+        write_atomically(tmp_path / "maps.u8", fail)
+    assert not list(tmp_path.iterdir())
+
+
 def test_a_full_disk_is_one_line_and_keeps_the_former_checkpoint(tmp_path):
     # A real limit on file size, which the kernel enforces as a full disk would.
     code = f"""

@@ -2,11 +2,13 @@
 
 import dataclasses
 
+import numpy as np
 import pytest
 import torch
 
 from isic_smp.data.augment import Augmenter
 from isic_smp.errors import UserError
+from isic_smp.models.normalise import normalise
 from isic_smp.models.upconvnet import UpConvNet
 from isic_smp.training.batches import Order, PixelBatches
 from isic_smp.training.checkpoint import Checkpoints
@@ -20,6 +22,7 @@ from isic_smp.training.feature_bank import (
 from isic_smp.training.fit import fit
 from isic_smp.training.optimisation import make_optimizer
 from isic_smp.training.recipe import Recipe
+from isic_smp.training.resume import resumable_state
 from isic_smp.training.trainer import TrainingDiverged
 
 CPU = torch.device("cpu")
@@ -72,14 +75,15 @@ def train(
     resume=False,
 ):
     model = model or build(recipe)
+    checkpoints = Checkpoints(folder)
     result = fit(
         model,
         recipe,
         *pixel_batches(recipe, model, caches),
         device=CPU,
-        checkpoints=Checkpoints(folder),
+        checkpoints=checkpoints,
         fingerprint=fingerprint,
-        resume=resume,
+        state=resumable_state(checkpoints, recipe, fingerprint) if resume else None,
         on_epoch=on_epoch,
         progress=Silent(),
     )
@@ -356,6 +360,32 @@ def test_a_bank_is_shared_by_equal_encoders_only(small_caches, tmp_path):
         ).folder
 
     assert bank_of(0) == bank_of(0) != bank_of(1)
+
+
+def test_a_bank_holds_what_the_decoder_s_steps_read_and_no_more(small_caches, tmp_path):
+    torch.manual_seed(0)
+    model = UpConvNet("trunc-mobilenetv2_035-s4", encoder_weights=None, decoder_depth=2).eval()
+    bank = open_feature_bank(
+        model, small_caches[1], views=1, cache_dir=tmp_path, device=CPU, precision="float32"
+    )
+    assert [shape[0] for shape in bank.shapes] == [8, 4, 2], "of 32 pixels, the maps at strides 4, 8 and 16"
+    images, _ = small_caches[1].read([0, 1])
+    zeros = np.zeros(2, np.int64)
+    with torch.no_grad():
+        banked = FromFeatures(model)(*bank.read(np.arange(2), zeros))
+        whole = model(normalise(torch.from_numpy(images), mean=model.mean, std=model.std))
+    torch.testing.assert_close(banked, whole, atol=0.01, rtol=0.01)  # float16 holds 11 bits
+
+
+def test_a_bank_that_a_killed_process_left_half_built_is_built_anew(small_caches, tmp_path):
+    left = tmp_path / "banks" / ".building"
+    left.mkdir(parents=True)
+    (left / "map_0.bin").write_bytes(b"half")
+    bank = open_feature_bank(
+        build(SMALL), small_caches[1], views=1, cache_dir=tmp_path, device=CPU, precision="float32"
+    )
+    assert len(bank.read(np.array([5]), np.array([0]))[0]) == 1
+    assert sorted(p.name for p in left.parent.iterdir()) == [".lock", bank.folder.name]
 
 
 def test_recipes_that_cannot_be_banked_say_why():
