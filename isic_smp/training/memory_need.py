@@ -25,6 +25,9 @@ BESIDE = 350_000_000
 MARGIN = 0.3
 """By how much of itself the estimate may be wrong."""
 
+PROBE = 256
+"""Side in pixels of the largest picture that is tried; 8 halvings."""
+
 CGROUPS = Path("/sys/fs/cgroup")
 
 
@@ -75,7 +78,11 @@ def step_bytes(model: SegmentationModel, recipe: Recipe) -> float:
 
 
 def kept_bytes(model: SegmentationModel, recipe: Recipe, *, frozen: bool) -> int:
-    """What one picture's forward pass keeps for the backward pass, counted in one such pass of a copy."""
+    """What one picture's forward pass keeps for the backward pass.
+
+    Counted in one such pass of a copy, over a smaller picture where the recipe's are large: what is kept goes with the
+    pixels, and a check of what fits must not take more than that itself.
+    """
     network = copy.deepcopy(model).train()
     network.freeze_encoder() if frozen else network.unfreeze_encoder()
     own = {t.untyped_storage().data_ptr() for t in (*network.parameters(), *network.buffers())}
@@ -87,7 +94,8 @@ def kept_bytes(model: SegmentationModel, recipe: Recipe, *, frozen: bool) -> int
         return tensor
 
     device = next(model.parameters()).device
-    pictures = torch.zeros(2, 3, recipe.size, recipe.size, device=device)  # BatchNorm needs two
+    side = min(recipe.size, PROBE)
+    pictures = torch.zeros(2, 3, side, side, device=device)  # BatchNorm needs two
     if recipe.channels_last:
         pictures = pictures.contiguous(memory_format=torch.channels_last)
     state = torch.random.get_rng_state()
@@ -98,7 +106,8 @@ def kept_bytes(model: SegmentationModel, recipe: Recipe, *, frozen: bool) -> int
     ):
         network(pictures)
     torch.random.set_rng_state(state)
-    return sum(tensor.untyped_storage().nbytes() for tensor in kept.values()) // 2
+    probed = sum(tensor.untyped_storage().nbytes() for tensor in kept.values()) / 2
+    return round(probed * (recipe.size / side) ** 2)
 
 
 def free_bytes() -> int:

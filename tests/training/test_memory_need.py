@@ -28,6 +28,16 @@ def test_what_a_step_takes_grows_with_the_picture_and_shrinks_with_a_frozen_enco
     assert same(before, state_of(model)) and model.training
 
 
+def test_the_estimate_itself_never_takes_what_a_large_picture_would(monkeypatch):
+    model, recipe = build(SMALL), dataclasses.replace(SMALL, size=256)
+    whole = step_bytes(model, recipe)
+    sides = []
+    model.encoder.register_forward_pre_hook(lambda module, inputs: sides.append(inputs[0].shape[-1]))
+    monkeypatch.setattr(memory_need, "PROBE", 64)
+    assert step_bytes(model, recipe) == pytest.approx(whole, rel=0.05)
+    assert set(sides) == {64}
+
+
 def test_it_is_refused_warned_of_or_passed_by_what_is_free(monkeypatch):
     model, needed = build(SMALL), []
 
