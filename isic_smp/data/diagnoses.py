@@ -10,7 +10,7 @@ MANIFEST = "manifest.csv"
 
 
 def read_diagnoses(root: Path) -> dict[str, str] | None:
-    """Diagnosis of each image id from `manifest.csv` in `root`; None where there is none.
+    """Diagnosis of each image id from `manifest.csv` in `root`; None where there is none, or none with both columns.
 
     Raises:
         UserError: a manifest that cannot be read.

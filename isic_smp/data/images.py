@@ -39,7 +39,7 @@ def read_image(path: Path) -> np.ndarray:
 def read_mask(path: Path, *, binarize: bool = False) -> np.ndarray:
     """The lesion mask in `path` as uint8, shape (H, W): 1 is lesion, 0 is skin.
 
-    On disk, lesion is 255, or 1, or 65535 in a 16-bit file.
+    On disk, lesion is 255, or 1, or in a 16-bit file 65535 as well.
 
     Args:
         path: an image file with one channel, or with equal ones.
@@ -54,7 +54,8 @@ def read_mask(path: Path, *, binarize: bool = False) -> np.ndarray:
             values = _one_channel(_open(stream, str(path)), str(path))
     except OSError as error:
         raise UserError(f"cannot read the mask {path}: {error.strerror or error}") from None
-    top = np.iinfo(values.dtype).max
+    # A deep file may hold what was an 8-bit mask.
+    top = 255 if values.max() <= 255 else np.iinfo(values.dtype).max
     lesion = 1 if values.max() <= 1 else top
     grey = np.count_nonzero((values != 0) & (values != lesion))
     if not grey:

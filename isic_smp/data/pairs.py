@@ -43,7 +43,7 @@ class PairScan:
             (self.ambiguous, "with several files of the same name and different endings"),
         ]
         return [
-            f"{len(ids)} {'id' if len(ids) == 1 else 'ids'} {words} ({some(ids)})"
+            f"{len(ids)} {'id' if len(ids) == 1 else 'ids'} {words} ({some(ids, limit=limit)})"
             for ids, words in kinds
             if ids
         ]

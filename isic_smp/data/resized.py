@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageOps
 
-from isic_smp.data.images import MAX_PIXELS
+from isic_smp.data.images import MAX_PIXELS, open_file
 from isic_smp.data.pairs import Pair, read_mask, read_pair
 from isic_smp.data.resize import resize_image, resize_mask
 
@@ -53,9 +53,9 @@ def _reduced_jpeg(path: Path, at_least: int) -> tuple[np.ndarray, tuple[int, int
     image would be stretched against its mask.
     """
     try:
-        with Image.open(path) as image:
+        with open_file(path) as stream, Image.open(stream, formats=("JPEG",)) as image:
             width, height = image.size
-            if image.format != "JPEG" or image.mode != "RGB" or width * height > MAX_PIXELS:
+            if image.mode != "RGB" or width * height > MAX_PIXELS:
                 return None
             image.draft(None, (at_least, at_least))
             factor = width // image.width

@@ -125,6 +125,12 @@ def test_masks_of_any_lesion_value_become_zero_and_one(tmp_path, lesion):
     assert np.array_equal(mask, truth)
 
 
+@pytest.mark.parametrize("binarize", [False, True])
+def test_an_eight_bit_mask_in_a_deep_file_is_one(tmp_path, binarize):
+    path = save(tmp_path, Image.fromarray(np.array([[0, 255], [255, 0]], np.uint16)))
+    assert read_mask(path, binarize=binarize).tolist() == [[0, 1], [1, 0]]
+
+
 @pytest.mark.parametrize("mode", ["1", "P", "RGB", "RGBA", "LA"])
 def test_masks_of_any_mode_are_read(tmp_path, mode):
     truth = RNG.integers(0, 2, (6, 9)).astype(np.uint8)

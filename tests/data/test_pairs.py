@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from isic_smp.data.pairs import Pair, find_pairs, read_pair
+from isic_smp.data.pairs import Pair, find_pairs, read_pair, scan_pairs
 from isic_smp.errors import UserError
 
 
@@ -53,6 +53,11 @@ def test_everything_that_does_not_pair_up_is_said_at_once(folders):
     assert "1 id with a mask but no image (z)" in message
     assert "several files of the same name" in message
     assert "(twice)" in message
+
+
+def test_all_ids_can_be_had(folders):
+    found = scan_pairs(*folders([f"{n}.jpg" for n in range(6)], ["0.png"]))
+    assert found.problems(limit=None) == ["5 ids without a mask (1, 2, 3, 4, 5)"]
 
 
 def test_two_masks_for_one_image_are_ambiguous(folders):
