@@ -122,7 +122,10 @@ def _get_or_create(client: "MlflowClient", name: str, root: Path | None) -> str:
 
 def without_password(uri: str) -> str:
     """`uri` fit for messages and files: without the password that it may hold."""
-    parts = urlsplit(uri)
+    try:
+        parts = urlsplit(uri)
+    except ValueError:
+        return f"{uri.partition('://')[0]}://…"
     if parts.password is None:
         return uri
     host = parts.netloc.rpartition("@")[2]
@@ -178,7 +181,14 @@ def _create_schema(uri: str) -> None:
 
 def _check_reachable(uri: str) -> None:
     """Refuse a server that does not answer, before MLflow's and SQLAlchemy's own long retries."""
-    parts = urlsplit(uri)
+    try:
+        parts = urlsplit(uri)
+        host, port = parts.hostname, parts.port
+    except ValueError:  # whose words may hold a part of the password
+        raise UserError(
+            "the MLflow tracking URI cannot be read: expected SCHEME://[USER:PASSWORD@]HOST[:PORT]/…, with the "
+            "characters / ? # @ : of a password written as %2F %3F %23 %40 %3A"
+        ) from None
     problem = None
     if parts.scheme in ("http", "https"):
         import requests
@@ -190,9 +200,9 @@ def _check_reachable(uri: str) -> None:
             problem = f"it answers with HTTP status {status}" if status >= 500 else None
         except requests.RequestException as error:
             problem = "no answer in time" if isinstance(error, requests.Timeout) else "no connection"
-    elif parts.hostname and parts.port:  # a database server
+    elif host and port:  # a database server
         try:
-            socket.create_connection((parts.hostname, parts.port), timeout=CONNECT_SECONDS).close()
+            socket.create_connection((host, port), timeout=CONNECT_SECONDS).close()
         except OSError as error:
             problem = one_line(error)
     if problem:

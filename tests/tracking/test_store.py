@@ -112,3 +112,13 @@ def test_a_deleted_experiment_is_said_with_its_way_back(store, client):
 def test_passwords_are_not_shown():
     assert without_password("http://me:secret@host:5000/x") == "http://me:***@host:5000/x"
     assert without_password("http://host:5000") == "http://host:5000"
+
+
+@pytest.mark.parametrize(
+    "uri", ["postgresql://mlflow:pa/ss@db:5432/mlflow", "http://me:pa/ss@host:5000", "http://[::1"]
+)
+def test_an_address_that_cannot_be_read_is_not_repeated(uri):
+    with pytest.raises(UserError, match="of a password written as %2F") as refusal:
+        prepare_store(uri)
+    assert "pa" not in str(refusal.value).split() and "ss@" not in str(refusal.value)
+    assert "ss@" not in without_password(uri)
