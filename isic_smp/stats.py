@@ -33,7 +33,7 @@ class PairedComparison:
     difference: float
     """mean_b - mean_a."""
     ci_low: float
-    """Lower end of the difference's 95 % interval, over images and, where there are several, seeds."""
+    """Lower end of the difference's interval (95 % unless asked otherwise), over images and, where there are several, seeds."""
     ci_high: float
     """Upper end."""
     images_ci_low: float

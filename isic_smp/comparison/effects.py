@@ -8,7 +8,7 @@ import numpy as np
 from isic_smp.assessment.subgroups import by_diagnosis, size_thirds
 from isic_smp.comparison.groups import Group
 from isic_smp.comparison.runs import Metric
-from isic_smp.stats import PairedComparison, compare_paired, holm
+from isic_smp.stats import CONFIDENCE, PairedComparison, compare_paired, holm
 
 SIGNIFICANT = 0.05
 METRIC_NAMES: Mapping[Metric, str] = {"dice": "Dice", "iou": "IoU"}
@@ -26,6 +26,8 @@ class Comparison:
     """The Wilcoxon p, corrected for the number of groups compared with a."""
     comparisons: int
     """How many groups are compared with a."""
+    joint: PairedComparison
+    """As `overall`, its interval widened by Bonferroni: 95 % that all groups' differences lie in theirs."""
     parts: Mapping[str, PairedComparison]
     """The same for each third of the lesion sizes and, where known, each diagnosis."""
 
@@ -37,10 +39,12 @@ class Comparison:
     def answer(self) -> str:
         """The result in one sentence.
 
-        A difference counts as shown where its 95 % interval leaves out zero; where the signed-rank
-        test does not agree, that is said: the mean and the bulk of the images tell different stories.
+        A difference counts as shown where its 95 % interval, over all comparisons at once, leaves out zero;
+        where the signed-rank test does not agree, that is said: the mean and the bulk of the images tell
+        different stories.
         """
-        found, unit = self.overall, METRIC_NAMES[self.metric]
+        found, unit = self.joint, METRIC_NAMES[self.metric]
+        interval = "95 % interval" + f", {self.comparisons} comparisons at once," * (self.comparisons > 1)
         where = f"on {found.n_images} images"
         p = f"Wilcoxon p {say_p(self.p_holm)}" + " after Holm's correction" * (self.comparisons > 1)
         significant = self.p_holm < SIGNIFICANT
@@ -48,7 +52,7 @@ class Comparison:
             doubt = f"in these very images, though, a shift is seen ({p})" if significant else p
             return (
                 f"No difference between {self.b.label} and {self.a.label} can be shown: {found.difference:+.4f} {unit} "
-                f"(95 % interval {found.ci_low:+.4f} to {found.ci_high:+.4f}) {where}; {doubt}."
+                f"({interval} {found.ci_low:+.4f} to {found.ci_high:+.4f}) {where}; {doubt}."
             )
         above = found.difference > 0
         better, worse = (self.b, self.a) if above else (self.a, self.b)
@@ -60,7 +64,7 @@ class Comparison:
             doubt = f"that is the mean, and the bulk of the images points the other way ({p})"
         return (
             f"{better.label} is better than {worse.label} by {abs(found.difference):.4f} {unit} "
-            f"(95 % interval {low:.4f} to {high:.4f}) {where}; {doubt}."
+            f"({interval} {low:.4f} to {high:.4f}) {where}; {doubt}."
         )
 
 
@@ -78,6 +82,10 @@ def compare_groups(
     first = groups[0]
     kinds = size_thirds(first.runs[0].lesion_area) | by_diagnosis(first.runs[0].ids, diagnosis or {})
     overall = [compare_paired(first.scores, group.scores, seed=seed) for group in groups[1:]]
+    together = 1 - (1 - CONFIDENCE) / len(overall)
+    joint = [
+        compare_paired(first.scores, group.scores, seed=seed, confidence=together) for group in groups[1:]
+    ]
     corrected = holm([found.p_value for found in overall])
     return [
         Comparison(
@@ -87,13 +95,14 @@ def compare_groups(
             found,
             p_holm,
             len(overall),
+            widened,
             {
                 name: compare_paired(first.scores[:, chosen], group.scores[:, chosen], seed=seed)
                 for name, chosen in kinds.items()
                 if np.count_nonzero(chosen) > 1  # one image has no interval
             },
         )
-        for group, found, p_holm in zip(groups[1:], overall, corrected, strict=True)
+        for group, found, widened, p_holm in zip(groups[1:], overall, joint, corrected, strict=True)
     ]
 
 

@@ -98,7 +98,10 @@ def method(comparisons: Sequence[Comparison]) -> str:
         "the bulk of the images and takes the trained models as given."
     )
     if len(comparisons) > 1:
-        words += f" The {len(comparisons)} p-values are corrected by Holm's method; the intervals are not."
+        words += (
+            f" The {len(comparisons)} p-values are corrected by Holm's method, and the interval of each answer is for all "
+            "comparisons at once; those of tables and pictures are for each alone."
+        )
     return words + " Rows for kinds of images describe; they are not corrected for their number."
 
 

@@ -59,6 +59,17 @@ def test_several_comparisons_are_corrected():
     assert "after Holm's correction" in found[0].answer()
 
 
+def test_of_many_comparisons_one_that_is_barely_shown_alone_is_not():
+    change = noise(5)
+    barely = BASE + 0.003 + change - change.mean()
+    [alone] = compared(BASE, barely)
+    assert alone.answer().startswith("fine-tuned is better than frozen")
+    among = compared(BASE, barely, *(BASE + noise(n) for n in range(10, 18)))[0]
+    assert (among.overall.ci_low, among.overall.ci_high) == (alone.overall.ci_low, alone.overall.ci_high)
+    assert among.answer().startswith("No difference")
+    assert "(95 % interval, 9 comparisons at once, " in among.answer()
+
+
 def test_seeds_widen_the_interval():
     frozen = [
         some_run(f"f{n}", BASE + shift, recipe={"freeze": True, "seed": n})
