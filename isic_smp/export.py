@@ -27,6 +27,7 @@ from isic_smp.errors import UserError
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
+    from isic_smp.data.pairs import Pair
     from isic_smp.inference.load import Bundle
 
 PROG = "python -m isic_smp.export"
@@ -55,6 +56,8 @@ class Options:
     """Compute in 8-bit integers (onnx only); what that costs is measured on the validation images."""
     data: Literal["auto", "isic2016", "synthetic"] = "auto"
     """Training and validation images for --int8."""
+    binarize_masks: bool = False
+    """For --int8: accept masks with grey values; above 128 is lesion."""
     data_dir: Path | None = None
     """Folder that holds the four ISIC 2016 part 1 folders. Else ISIC_SMP_DATA, else ./data/isic2016."""
     cache_dir: Path | None = None
@@ -81,17 +84,20 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     ending = ENDINGS[options.format]
     out = options.out or Path(f"model{ending}")
-    _check_writable(out, ending)
+    files = [out, out.with_suffix(".bin")] if options.format == "openvino" else [out]
+    _check_writable(files, ending)
     bundle = load_bundle(options.model, tracking_uri=options.tracking_uri)
     check_binary_logits(bundle.model)
     pictures = _pictures(options, bundle)
     expected_iou = ExpectedIoU.from_facts(bundle.info)
     network = fused_for_inference(bundle.model, example_input(bundle.preprocessing))
     if options.int8:
+        from isic_smp.data.source import default_cache_dir, resolve_data
         from isic_smp.inference.quantisation import quantise
 
-        train, _ = _data(options)
-        step = max(1, len(train) // CALIBRATION)
+        cache_dir = options.cache_dir or default_cache_dir()
+        data, _ = resolve_data(options.data, options.data_dir, cache_dir=cache_dir)
+        train, step = data.train, max(1, len(data.train) // CALIBRATION)
         small = quantise(
             to_onnx(network, bundle.preprocessing, expected_iou),
             bundle.preprocessing,
@@ -100,7 +106,6 @@ def main(argv: Sequence[str] | None = None) -> int:
         out.write_bytes(small.SerializeToString())
     else:
         save_as(options.format, network, bundle.preprocessing, out, expected_iou=expected_iou)
-    files = [out, out.with_suffix(".bin")] if options.format == "openvino" else [out]
     print(f"{out}: {options.format}, {sum(f.stat().st_size for f in files) / 1e6:.1f} MB")
     engine = open_exported(out).network
     parity = compare_networks(bundle.model, engine, pictures, bundle.preprocessing.threshold)
@@ -108,19 +113,21 @@ def main(argv: Sequence[str] | None = None) -> int:
     print(f"against the model, on {len(pictures)} {kind}, together, singly and at other proportions:")
     print(parity.describe())
     if options.int8:
-        print(_cost(options, bundle, engine))
+        print(_cost(bundle, engine, data.val, binarize_masks=options.binarize_masks))
     elif parity.largest_difference > TOLERANCE:
         print(f"NOT EQUAL: a difference above {TOLERANCE:g} is more than rounding; don't use this file")
         return NOT_EQUAL
     return 0
 
 
-def _check_writable(out: Path, ending: str) -> None:
-    """Before the work, not after it."""
+def _check_writable(files: Sequence[Path], ending: str) -> None:
+    """Before the work, not after it; the first is the one that is named."""
+    out = files[0]
     if out.suffix != ending:
         raise UserError(f"--out must end in {ending}, got {out}")
-    if out.exists():
-        raise UserError(f"{out} exists: remove it or choose another --out")
+    for file in files:
+        if file.exists():
+            raise UserError(f"{file} exists: remove it or choose another --out")
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -147,22 +154,14 @@ def _pictures(options: Options, bundle: "Bundle") -> "Tensor":
     return bundle.preprocessing.of_the_network().to_tensor(np.stack(images)).contiguous()
 
 
-def _data(options: Options) -> tuple[list, list]:
-    """Pairs for training and for validation."""
-    from isic_smp.data.source import default_cache_dir, resolve_data
-
-    data, _ = resolve_data(options.data, options.data_dir, cache_dir=options.cache_dir or default_cache_dir())
-    return list(data.train), list(data.val)
-
-
-def _cost(options: Options, bundle: "Bundle", engine: "nn.Module") -> str:
+def _cost(bundle: "Bundle", engine: "nn.Module", val: "Sequence[Pair]", *, binarize_masks: bool) -> str:
     """Validation scores of the model and of `engine`, as a table."""
     from isic_smp.inference.predictor import Predictor
     from isic_smp.inference.scoring import score
 
-    _, val = _data(options)
     before, after = (
-        score(Predictor(network, bundle.preprocessing), val).summary() for network in (bundle.model, engine)
+        score(Predictor(network, bundle.preprocessing), val, binarize_masks=binarize_masks).summary()
+        for network in (bundle.model, engine)
     )
     lines = [f"{len(val)} validation images", f"{'':8}{'float32':>10}{'int8':>10}{'cost':>10}"]
     for label, key in (("Dice", "dice_per_image_own"), ("IoU", "iou_per_image_own")):

@@ -208,11 +208,13 @@ def test_int8_is_smaller_and_its_cost_in_validation_scores_is_printed(model, tmp
         (["--out", "model.pt"], "--out must end in .onnx, got model.pt"),
         (["--format", "openvino", "--int8"], "--int8 is for --format onnx"),
         (["--format", "torch-export"], "model.pt2 exists: remove it"),
+        (["--format", "openvino"], "model.bin exists: remove it"),
     ],
 )
 def test_bad_input_is_said_before_any_work(argv, message, model, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    (tmp_path / "model.pt2").touch()
+    for name in ("model.pt2", "model.bin"):
+        (tmp_path / name).touch()
     with pytest.raises(UserError, match=message):
         run(model, *argv)
 
