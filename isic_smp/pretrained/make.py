@@ -8,6 +8,7 @@ import dataclasses
 import json
 import sys
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
@@ -90,6 +91,7 @@ def card(shipped: Bundle, scores: dict[str, Scores]) -> str:
         "size": str(shipped.preprocessing.size),
         "prediction": _prediction(shipped.preprocessing),
         "data": shipped.info["data"]["description"],
+        "date": datetime.now(UTC).date().isoformat(),
         "recipe": json.dumps(shipped.info["recipe"], indent=1),
     }
     for name, found in scores.items():
@@ -106,7 +108,8 @@ def card(shipped: Bundle, scores: dict[str, Scores]) -> str:
 def _prediction(preprocessing: Preprocessing) -> str:
     flips = "averaged over eight flips and turns" if preprocessing.test_time_flips else "one pass"
     looks = ", the part around the lesion looked at twice" if preprocessing.second_look else ""
-    return f"{flips}{looks}{', narrow bays of the outline closed' if preprocessing.close_bays else ''}"
+    piece = ", the largest piece kept" if preprocessing.largest_piece else ""
+    return f"{flips}{looks}{piece}{', narrow bays of the outline closed' if preprocessing.close_bays else ''}"
 
 
 def summarised(values: np.ndarray) -> Summary:
