@@ -21,6 +21,13 @@ os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
 RESULTS = Path(__file__).parent / "results"
 
 
+def takes_no_options(description: str | None) -> None:
+    """Answer --help, and refuse words that would be passed over."""
+    argparse.ArgumentParser(
+        description=description, formatter_class=argparse.RawDescriptionHelpFormatter
+    ).parse_args()
+
+
 def isolated(function: Callable[..., dict], **arguments: Any) -> dict:
     """`function(**arguments)` in a process of its own, with the peak memory of its tree in MB added."""
     context = multiprocessing.get_context("spawn")

@@ -12,13 +12,14 @@ multiply-adds than it is charged with, so its share can exceed 1.
 
 from typing import Any
 
-from common import isolated, median_seconds, report
+from common import isolated, median_seconds, report, takes_no_options
 
 BATCH, SIZE = 32, 128
 
 
 def main() -> None:
     """Measure, print, and write results/limit.json."""
+    takes_no_options(__doc__)
     found = isolated(measure)
     report("limit", {"Machine": [found["machine"]], "Parts of a training step": found["rows"]})
 

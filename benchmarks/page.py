@@ -10,7 +10,7 @@ import json
 import re
 from pathlib import Path
 
-from common import RESULTS, table
+from common import RESULTS, table, takes_no_options
 
 PAGE = Path(__file__).parent.parent / "docs" / "speed.md"
 TITLES = {
@@ -45,6 +45,7 @@ NOTES = Path(__file__).parent / "notes.md"
 
 def main() -> None:
     """Notes first, then each benchmark: from its result, or else as it stands on the page."""
+    takes_no_options(__doc__)
     kept = sections(PAGE.read_text()) if PAGE.exists() else {}
     parts = [NOTES.read_text().rstrip()]
     for name, (title, command) in TITLES.items():

@@ -3,14 +3,14 @@
 python benchmarks/prediction.py
 
 All networks have random weights, and all are given the same float32 batch or picture; "isic_smp" is the
-default network as `predict` runs it (BatchNorm folded, bf16, channels_last). smp's U-Nets run as their
+default network as `predict --fast` runs it (BatchNorm folded, bf16, channels_last). smp's U-Nets run as their
 README shows: evaluation mode, no gradients, float32. Reading files is not part of this.
 """
 
 from collections.abc import Callable
 from typing import Any
 
-from common import isolated, median_seconds, report
+from common import isolated, median_seconds, report, takes_no_options
 
 SIZES = (128, 192, 256)
 BATCH = 32
@@ -19,6 +19,7 @@ SECONDS = 1.5
 
 def main() -> None:
     """Measure all, print, and write results/prediction.json."""
+    takes_no_options(__doc__)
     rows, ratios = [], []
     for threads in (1, 2):
         found = isolated(measure, threads=threads)

@@ -23,7 +23,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from common import report
+from common import report, takes_no_options
 
 REQUESTS = 1000
 PICTURE = (768, 1024)
@@ -32,6 +32,7 @@ CLIENTS = 2
 
 def main() -> None:
     """Measure both, print, and write results/serving.json."""
+    takes_no_options(__doc__)
     rows = []
     with tempfile.TemporaryDirectory() as folder:
         for name, prepare in (("isic_smp", own_model), ("smp mobilenet_v2", plain_model)):
