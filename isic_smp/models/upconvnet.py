@@ -31,8 +31,8 @@ class UpConvNet(SegmentationModel):
         encoder_name: `trunc-<timm MobileNet>-s<last block stage kept>`. Where the weights need it, the
             encoder becomes its `-same` twin, and the model's `config` says so.
         encoder_depth: How many halvings of the encoder are used; default: all that the cut has.
-        encoder_weights: "imagenet", "none" or None, or the path of a `.safetensors` file with its `.json`
-            beside it (`isic_smp.models.weights`).
+        encoder_weights: "imagenet", "isic2016", "none" or None, or the path of a `.safetensors` file with its
+            `.json` beside it (`isic_smp.models.weights`).
         decoder_depth: Number of decoder steps, from 1 to `encoder_depth`; default: `encoder_depth`.
         decoder_channels: Channels of each step, coarse to fine; default: 128, 64, 32, 16 from stride 8 to 1,
             times `decoder_width`.

@@ -1,7 +1,8 @@
 """Where an encoder's weights come from, and the normalisation and padding that belong to them.
 
 A specification is `imagenet` (timm's weights from the Hugging Face hub, kept in its cache), `isic2016` (the
-encoder of the model that comes with the package, fine-tuned on lesions), `none`, or the path of a `.safetensors` file in timm's key layout with a `.json` of the same name beside it:
+encoder of the model that comes with the package, fine-tuned on lesions), `none`, or the path of a `.safetensors`
+file in timm's key layout with a `.json` of the same name beside it:
 
     {"timm_model": "mobilenetv2_100", "create_model_kwargs": {"pad_type": "same"},
      "mean": [0.5, 0.5, 0.5], "std": [0.5, 0.5, 0.5], "sha256": "…"}

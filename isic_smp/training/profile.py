@@ -91,7 +91,7 @@ class StepProfiler:
         self._profile.step()
         if len(self.step_seconds) > self.steps:
             self._stop()
-        self._last = self._steps_over = time.perf_counter()
+        self._last = time.perf_counter()
 
     def logged(self, on_epoch: Callable[[Epoch, nn.Module], None]) -> Callable[[Epoch, nn.Module], None]:
         """`on_epoch` with the time that it takes noted."""
