@@ -58,6 +58,8 @@ def end_on_sigterm() -> None:
 
 
 def _interrupt(*_: object) -> None:
+    # A scheduler and a parent may both send it: the second must not break into the first one's clean-up.
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
     raise KeyboardInterrupt
 
 

@@ -69,7 +69,8 @@ def plan(options: SearchOptions) -> Plan:
         cells=({},) * (options.trials or DEFAULT_TRIALS),
         settings=recipe_settings,
         objectives=options.objectives,
-        sampler=lambda seed: TPESampler(seed=seed, constant_liar=options.workers > 1),
+        # Away from what other workers try just now, who may be on other machines; alone it changes nothing.
+        sampler=lambda seed: TPESampler(seed=seed, constant_liar=True),
         pruner=pruner(options),
         confirm_seeds=seeds(options.seeds, recipe)[1:] if len(options.objectives) == 1 else (),
         is_grid=False,

@@ -1,10 +1,12 @@
 """The sweeps' commands, from the options to the answer."""
 
 import json
+import runpy
 import subprocess
 import sys
 from pathlib import Path
 
+import optuna
 import pytest
 from mlflow import MlflowClient
 from mlflow.entities import Run
@@ -62,6 +64,25 @@ def test_impossible_options_are_one_line(tmp_path, name, words, said):
     done = sweep(name, *words, cwd=tmp_path)
     assert done.returncode == 2
     assert said in done.stderr and len(done.stderr.strip().splitlines()) == 1
+
+
+def test_a_search_keeps_away_from_what_other_machines_try_just_now():
+    """One worker a machine, as in an array of jobs: no option tells it of the others."""
+    search = runpy.run_path(str(SWEEPS / "search.py"))
+    plan = search["plan"](search["SearchOptions"](workers=1))
+
+    def next_lr(*, running: int) -> float:
+        space, lrs = {"lr": plan.distributions["lr"]}, [3e-4 * 1.15**i for i in range(20)]
+        study = optuna.create_study(sampler=plan.sampler(0), direction="maximize")
+        for i, lr in enumerate(lrs):
+            study.add_trial(optuna.create_trial(params={"lr": lr}, distributions=space, value=-abs(i - 9)))
+        for _ in range(running):
+            study.enqueue_trial({"lr": lrs[9]})
+            study.ask(space)
+        study.sampler = plan.sampler(0)
+        return study.ask(space).params["lr"]
+
+    assert next_lr(running=9) != next_lr(running=0)
 
 
 def study_in_mlflow(folder: Path) -> tuple[MlflowClient, Run, list[Run]]:

@@ -24,7 +24,7 @@ def outcome_of(result: Result, recipe: Recipe) -> Outcome:
     scores = result.validation.summary()
     return Outcome(
         result.run_id,
-        result.fit.kept_epoch,
+        result.fit.kept_epoch + 1,
         scores["iou_per_image_own"],
         scores["dice_per_image_own"],
         found.parameters,

@@ -6,10 +6,8 @@ The worker alone speaks to the study: parameters are asked once. The group write
 for a request to stop after each, and leaves what it found in a file.
 """
 
-import ctypes
 import dataclasses
 import json
-import signal
 import subprocess
 import sys
 import time
@@ -20,6 +18,7 @@ from isic_smp.errors import FolderInUse, Stopped
 from isic_smp.experiment import AfterEpoch, Setup, run_experiment
 from isic_smp.folder_lock import alone_in
 from isic_smp.sweeping.alone import outcome_of
+from isic_smp.sweeping.orphans import die_with_parent
 from isic_smp.sweeping.trial import Outcome
 from isic_smp.training.history import Epoch
 from isic_smp.training.recipe import Recipe
@@ -27,7 +26,6 @@ from isic_smp.training.recipe import Recipe
 ORDER, EPOCHS, STOP, OUTCOME, OUTPUT = "group.json", "epochs.jsonl", "stop", "outcome.json", "group.log"
 LOCK = ".worker.lock"
 POLL_SECONDS = 0.5
-PR_SET_PDEATHSIG = 1
 
 
 class GroupTrainer:
@@ -59,8 +57,14 @@ class GroupTrainer:
             *("--nproc-per-node", str(self.processes), "-m", "isic_smp.sweeping.group", str(folder)),
         ]
         with (folder / OUTPUT).open("w") as output:
+            # A worker that is killed must not leave a group behind that trains on in its folder; and a terminal's
+            # Ctrl-C must not reach torchrun beside the SIGTERM below, which would end it without its processes.
             process = subprocess.Popen(
-                command, stdout=output, stderr=subprocess.STDOUT, preexec_fn=_die_with_parent
+                command,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                process_group=0,
+                preexec_fn=die_with_parent,
             )
         stopped: Stopped | None = None
         seen = 0
@@ -113,11 +117,6 @@ def _reason(words: list[str]) -> str:
     """The line of a traceback that says what went wrong, or the last one."""
     errors = [line for line in words if "Error: " in line and "ChildFailedError" not in line]
     return " ".join((errors or words or ["it said nothing"])[-1].split())[:300]
-
-
-def _die_with_parent() -> None:
-    """In the child: a worker that is killed must not leave a group behind that trains on in its folder."""
-    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
 
 
 def _read_order(folder: Path) -> tuple[Recipe, Setup]:

@@ -63,7 +63,7 @@ class Session:
         experiment = options.experiment or (
             (DEMO_EXPERIMENT if data.name == "synthetic" else data.name) + SWEEPS
         )
-        study = open_study(name, plan, url=url, heartbeat=options.heartbeat)
+        study = open_study(name, plan, url=url, heartbeat=options.heartbeat, data=data)
         with lock(url, name):
             run = StudyRun.join(study, plan, experiment=experiment, tracking_uri=options.tracking_uri)
         options = dataclasses.replace(options, experiment=experiment)
@@ -78,7 +78,8 @@ class Session:
         """
         options = self.options
         setup = Setup(
-            data=options.data,
+            # Folders that vanish meanwhile must not let drawn pictures take the images' place.
+            data="isic2016" if self.data.name == "isic2016" else options.data,
             data_dir=options.data_dir,
             binarize_masks=options.binarize_masks,
             cache_dir=options.cache_dir,

@@ -1,7 +1,7 @@
 """Opening a study: created once with its whole queue, joined by every worker that plans the same."""
 
 import warnings
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import optuna
 
@@ -11,11 +11,16 @@ from isic_smp.sweeping.database import ERRORS, brief, lock
 from isic_smp.sweeping.plan import DIRECTIONS, Plan
 from isic_smp.sweeping.queue import enqueue
 from isic_smp.sweeping.storage import open_storage
-from isic_smp.sweeping.study_contents import CELL, PLAN, UNREADABLE, check_contents, damaged
+from isic_smp.sweeping.study_contents import CELL, DATA, PLAN, UNREADABLE, check_contents, damaged
 from isic_smp.training.recipe import differences
 
+if TYPE_CHECKING:
+    from isic_smp.data.isic2016 import LesionData
 
-def open_study(name: str, plan: Plan, *, url: str, heartbeat: int) -> optuna.Study:
+
+def open_study(
+    name: str, plan: Plan, *, url: str, heartbeat: int, data: "LesionData | None" = None
+) -> optuna.Study:
     """The study `name`, created where it is missing, with every cell of the plan in its queue.
 
     Args:
@@ -23,9 +28,10 @@ def open_study(name: str, plan: Plan, *, url: str, heartbeat: int) -> optuna.Stu
         plan: what it tries.
         url: its storage.
         heartbeat: seconds between signs of life.
+        data: that are here; None where the trials need none.
 
     Raises:
-        UserError: the storage cannot be used, or the study is damaged or tries something else.
+        UserError: the storage cannot be used, or the study is damaged, tries something else or works on other data.
     """
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning)
@@ -52,6 +58,8 @@ def open_study(name: str, plan: Plan, *, url: str, heartbeat: int) -> optuna.Stu
             study.set_user_attr(PLAN, plan.identity())
         else:
             _check_same(name, known, plan)
+        if data is not None:
+            _keep_to_data(study, data)
         fill(study, plan)
     return study
 
@@ -81,4 +89,17 @@ def _check_same(name: str, known: dict[str, Any], plan: Plan) -> None:
         raise UserError(
             f"the study {name} exists and tries something else ({'; '.join(differing)}): "
             "choose another --study, or give the same settings to go on with it"
+        )
+
+
+def _keep_to_data(study: optuna.Study, data: "LesionData") -> None:
+    """Note on which data the study works, or refuse others; call it under the study's lock."""
+    known = study.user_attrs.get(DATA)
+    if known is None:  # it is new, or of a release that did not note it
+        study.set_user_attr(DATA, {"fingerprint": data.fingerprint, "description": data.describe()})
+    elif known["fingerprint"] != data.fingerprint:
+        raise UserError(
+            f"the study {study.study_name} works on other data ({known['description']}, fingerprint "
+            f"{known['fingerprint'][:12]}… there; {data.describe()}, {data.fingerprint[:12]}… here): "
+            "give the --data-dir that holds the same data, or choose another --study"
         )

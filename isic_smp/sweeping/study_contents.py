@@ -9,14 +9,14 @@ from isic_smp.errors import UserError
 from isic_smp.sweeping.queue import BEFORE, CONFIRMED, FIRST, INTERRUPTED, REACHED, REASON, TRIES
 from isic_smp.sweeping.storage import TICKET
 
-PLAN, CELL = "plan", "cell"
-"""User attributes: of the study, what it tries; of a trial, which cell of the plan it is."""
+PLAN, DATA, CELL = "plan", "data", "cell"
+"""User attributes: of the study, what it tries and on which data; of a trial, which cell of the plan it is."""
 
 UNREADABLE = (ValueError, LookupError, TypeError, AssertionError, RecursionError)
 """What Optuna raises where a row holds no JSON, an unknown state or distribution, or another type."""
 
 NUMBER = (int, float)
-OF_STUDY = {PLAN: dict, CONFIRMED: int, "mlflow_run": str}
+OF_STUDY = {PLAN: dict, DATA: dict, CONFIRMED: int, "mlflow_run": str}
 OF_TRIAL = {
     **dict.fromkeys((CELL, FIRST, BEFORE, TRIES, REACHED, "seed", "training_seed", "parameters"), int),
     **dict.fromkeys((TICKET, REASON, "run_id"), str),
@@ -24,6 +24,7 @@ OF_TRIAL = {
     INTERRUPTED: bool,
 }
 OF_PLAN = {"base": dict, "varied": dict, "objectives": list}
+OF_DATA = {"fingerprint": str, "description": str}
 
 
 def check_contents(study: optuna.Study) -> None:
@@ -46,6 +47,8 @@ def check_contents(study: optuna.Study) -> None:
             f"the study {study.study_name} has {len(trials)} trials, but no plan of a sweep: another program "
             "made it; choose another --study or --storage"
         )
+    if DATA in attrs:
+        _check_types(study.study_name, f"{DATA}'s ", attrs[DATA], OF_DATA, all_needed=True)
     for trial in trials:
         _check_types(study.study_name, f"trial {trial.number}'s ", trial.user_attrs, OF_TRIAL)
 

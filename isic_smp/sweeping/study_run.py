@@ -1,7 +1,8 @@
 """The study's own run in MLflow: the parent under which the UI folds the trials.
 
-Any worker may write to it, from any machine, and none waits for it: what is logged while trials run is
-for looking at meanwhile, and the study itself is the truth from which the end is written.
+Any worker may write to it, from any machine. What is logged while trials run is for looking at meanwhile:
+a worker waits for each call, up to 20 s where the server does not answer, and then goes on without it. The
+study itself is the truth from which the end is written.
 """
 
 import logging
@@ -101,11 +102,14 @@ class StudyRun:
             tags = {"optuna.state": trial.state.name, "optuna.reason": trial.user_attrs.get(REASON, "")[:500]}
             self._try(lambda client: [client.set_tag(run_id, k, v) for k, v in tags.items() if v])
 
-    def add_scores(self, run_id: str, section: str, scores: Mapping[str, float], table: Path) -> None:
-        """Add scores to a trial's run that was ended before they were known, as `run` logs them."""
-        metrics = by_section(section, scores)
-        self._try(lambda client: self._log(client, metrics, ONCE, run_id))
-        self._try(lambda client: client.log_artifact(run_id, str(table), "scores"))
+    def add_scores(self, run_id: str, section: str, scores: Mapping[str, float], table: Path) -> bool:
+        """Add scores to a trial's run that was ended before they were known, as `run` logs them; say whether all got there."""
+
+        def add(client: Any) -> None:
+            self._log(client, by_section(section, scores), ONCE, run_id)
+            client.log_artifact(run_id, str(table), "scores")
+
+        return self._try(add)
 
     def finish(
         self, status: str, *, files: Sequence[Path], metrics: Mapping[str, float], answer: str
@@ -127,7 +131,7 @@ class StudyRun:
             for file in files:
                 client.log_artifact(self.run_id, str(file))
             client.set_terminated(self.run_id, status)
-        except MlflowException as error:
+        except (MlflowException, OSError) as error:  # files go by requests, whose errors are OSErrors
             raise UserError(
                 f"the study is complete, but its answer did not reach {without_password(self.tracking_uri)} "
                 f"({one_line(error)}); give the same command again"
@@ -139,14 +143,16 @@ class StudyRun:
         now = int(time.time() * 1000)
         client.log_batch(run_id or self.run_id, [Metric(k, float(v), now, step) for k, v in metrics.items()])
 
-    def _try(self, call: Callable[[Any], Any]) -> None:
-        """Call, and go on where MLflow does not answer: the trials matter more."""
+    def _try(self, call: Callable[[Any], Any]) -> bool:
+        """Call, and go on where MLflow does not answer: the trials matter more. Whether it did."""
         from mlflow import MlflowClient
 
         try:
             call(MlflowClient(self.tracking_uri))
         except Exception as error:  # whatever the store raises
             logger.warning("not logged to the study's run: %s", one_line(error))
+            return False
+        return True
 
 
 def winner(study: optuna.Study, plan: Plan) -> FrozenTrial | None:

@@ -45,6 +45,7 @@ class Outcome:
 
     run_id: str
     kept_epoch: int
+    """Counted from 1, as MLflow and the printed tables do."""
     val_iou: float
     """Per-image mean over the validation images at their own sizes, as all scores here."""
     val_dice: float

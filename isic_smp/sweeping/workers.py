@@ -1,13 +1,14 @@
 """Several workers on one machine: this command, once more for each, with its share of the cores."""
 
 import os
-import signal
 import subprocess
 import sys
 import time
 from typing import TYPE_CHECKING
 
 from isic_smp.errors import UserError
+from isic_smp.processors import processors
+from isic_smp.sweeping.orphans import die_with_parent
 
 if TYPE_CHECKING:
     from isic_smp.sweeping.session import Session
@@ -27,31 +28,35 @@ def worker_number() -> int | None:
 def start_workers(count: int, session: "Session") -> None:
     """Run `count` workers until the study is over, showing each trial that ends.
 
-    A worker that dies is not replaced: the others take its trial over, and others may join.
+    A worker that dies is not replaced: the others take its trial over, and others may join. However this
+    ends, no worker is left: each gets one SIGTERM, gives its trial back, and is waited for.
 
     Raises:
         UserError: all workers have ended and trials still wait.
-        KeyboardInterrupt: handed on to the workers, which have ended by then.
+        KeyboardInterrupt: this process was interrupted.
     """
-    threads = max(1, len(os.sched_getaffinity(0)) // count)
-    processes = []
-    for number in range(count):
-        environment = os.environ | {WORKER_VARIABLE: str(number)}
-        environment.setdefault("OMP_NUM_THREADS", str(threads))
-        processes.append(subprocess.Popen([sys.executable, *sys.argv], env=environment))
+    threads = max(1, processors() // count)
+    processes: list[subprocess.Popen] = []
     shown: set[int] = set()
     try:
+        for number in range(count):
+            environment = os.environ | {WORKER_VARIABLE: str(number)}
+            environment.setdefault("OMP_NUM_THREADS", str(threads))
+            # A group of its own, since a terminal's Ctrl-C reaches all of this process's: with the SIGTERM below the
+            # worker would be interrupted twice. The terminal's end does not reach it either, hence the other.
+            process = subprocess.Popen(
+                [sys.executable, *sys.argv], env=environment, process_group=0, preexec_fn=die_with_parent
+            )
+            processes.append(process)
         while any(process.poll() is None for process in processes):
             session.show_new(shown)
             time.sleep(POLL_SECONDS)
         session.show_new(shown)
-    except KeyboardInterrupt:
+    finally:
         for process in processes:
-            if process.poll() is None:
-                process.send_signal(signal.SIGTERM)
+            process.terminate()  # does nothing to one that has ended
         for process in processes:
             process.wait()
-        raise
     if not session.is_over():
         codes = ", ".join(str(process.returncode) for process in processes)
         raise UserError(

@@ -94,6 +94,8 @@ ROWS = {
     "JSON without an end": f"UPDATE trial_user_attributes SET value_json = '{'[' * 100_000}'",
     "a plan that is a number": "UPDATE study_user_attributes SET value_json = '5' WHERE key = 'plan'",
     "a plan without its parts": "UPDATE study_user_attributes SET value_json = '{}' WHERE key = 'plan'",
+    "data that are a list": "INSERT INTO study_user_attributes (study_id, key, value_json) VALUES (1, 'data', '[]')",
+    "data without their parts": "INSERT INTO study_user_attributes (study_id, key, value_json) VALUES (1, 'data', '{}')",
     "a cell that is a list": "UPDATE trial_user_attributes SET value_json = '[1]' WHERE key = 'cell'",
     "an unknown state": "UPDATE trials SET state = 'LOST' WHERE number = 1",
     "an unknown distribution": 'UPDATE trial_params SET distribution_json = \'{"name": "os.system"}\'',
