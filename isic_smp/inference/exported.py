@@ -14,10 +14,13 @@ from isic_smp.inference.engines import OnnxRuntimeEngine, OpenVinoEngine
 from isic_smp.inference.expected_iou import FITTED, ExpectedIoU
 from isic_smp.inference.extras import require
 from isic_smp.inference.preprocessing import Preprocessing
-from isic_smp.inference.program_file import refuse_pickles
+from isic_smp.inference.program_file import checked_program
 
 SAFE = (".onnx", ".xml", ".pt2")
-"""Endings of exported files that hold no code. A TorchScript file (.pt) is a program that runs when loaded."""
+"""Endings of exported files that run no code of their own: a .pt2 is looked through for it before torch reads it.
+
+A TorchScript file (.pt) is a program that runs when it is loaded.
+"""
 
 
 class Exported(NamedTuple):
@@ -80,9 +83,8 @@ def _open_openvino(path: Path, precision: str) -> tuple[nn.Module, dict[str, str
 
 
 def _open_program(path: Path, precision: str) -> tuple[nn.Module, dict[str, str]]:
-    refuse_pickles(path)
     extra = {FACTS: ""}
-    program = torch.export.load(path, extra_files=extra)
+    program = torch.export.load(checked_program(path), extra_files=extra)
     return _Program(program.module()), _each_as_json(extra)
 
 

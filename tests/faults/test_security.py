@@ -109,16 +109,19 @@ def test_an_exported_program_opens(program):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("place", ["inputs", "weight", "opaque", "legacy weights", "library", "twice"])
-def test_a_pickle_in_an_exported_program(program, tmp_path, owned, place):
+@pytest.mark.parametrize(
+    "place",
+    ["weight", "opaque", "legacy weights", "library", "twice", "size", "argument", "operator", "packed"],
+)
+def test_code_in_an_exported_program(program, tmp_path, owned, place):
     from isic_smp.inference.exported import open_exported
 
     evil = payloads(owned)["zip"]
     path = tmp_path / "evil.pt2"
 
     def change(name, content):
-        if place == "inputs" and "sample_inputs" in name:
-            return evil
+        if place in ("size", "argument", "operator") and "/models/" in name:
+            return with_code(content, place, owned)
         if place == "weight" and name.endswith("weight_0"):
             return evil
         if place == "weight" and name.endswith("weights_config.json"):
@@ -146,8 +149,91 @@ def test_a_pickle_in_an_exported_program(program, tmp_path, owned, place):
             archive.writestr(f"{root}/data/aotinductor/model/a.so", b"\x7fELF")
         if place == "twice":
             archive.writestr(f"{root}/archive_format", b"pt2")
-    with pytest.raises(UserError, match=r"may run code|twice"):
+        if place == "packed":
+            archive.writestr(f"{root}/extra/zeros", bytes(10**7), zipfile.ZIP_DEFLATED)
+    with pytest.raises(UserError, match=r"may run code|twice|compressed"):
         open_exported(path)
+
+
+def with_code(graph, place, owned):
+    """The graph with a call of `os.mkdir` for the size of a tensor, an argument's name, or an operator."""
+    made = json.loads(graph)
+    network = made["graph_module"]
+    if place == "size":
+        network["graph"]["tensor_values"]["x"]["sizes"][0]["as_expr"]["expr_str"] = call(owned)
+    if place == "argument":
+        network["module_call_graph"][0]["signature"]["forward_arg_names"] = [f"x={call(owned)}"]
+    if place == "operator":
+        network["graph"]["nodes"][0]["target"] = "torch.os.mkdir"
+    return json.dumps(made).encode()
+
+
+def call(owned):
+    return f"__import__('os').mkdir({str(owned)!r})"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("place", ["inputs", "guards", "another archive"])
+def test_what_an_exported_program_does_not_need_is_left_out(program, tmp_path, owned, place):
+    """It opens, as torch by itself would not without running the code."""
+    from isic_smp.inference.exported import open_exported
+
+    examples = io.BytesIO()
+    torch.save(((torch.zeros(2, 3, 32, 64),), {}), examples)
+    path = tmp_path / "evil.pt2"
+
+    def change(name, content):
+        if "sample_inputs" in name:
+            return payloads(owned)["zip"] if place == "inputs" else examples.getvalue()
+        if place == "guards" and "/models/" in name:
+            return json.dumps({**json.loads(content), "guards_code": [f"{call(owned)} is None"]}).encode()
+        return content
+
+    if place == "another archive":
+        path.write_bytes(two_in_one(program, tmp_path, owned))
+    else:
+        rewritten(program, path, change)
+    assert open_exported(path).network(torch.zeros(2, 3, 32, 64)).shape == (2, 1, 32, 64)
+
+
+def two_in_one(program, folder, owned):
+    """A good archive behind an evil one of the same length: torch reads the first, Python the second."""
+
+    def padded(change):
+        def longer(name, content):
+            return change(content).ljust(10**6) if "/models/" in name else content
+
+        rewritten(program, folder / "padded.zip", longer)
+        return (folder / "padded.zip").read_bytes()
+
+    evil, good = padded(lambda graph: with_code(graph, "size", owned)), padded(lambda graph: graph)
+    end_of_archive = 22
+    return evil[:-end_of_archive] + good
+
+
+@pytest.mark.parametrize(
+    ("text", "plain"),
+    [
+        ("Add(Mul(Integer(8), FloorDiv(Symbol('s0', positive=True), Integer(8))), Integer(-1))", True),
+        ("Max(Integer(0), ToFloat(Symbol('u3', integer=True)))", True),
+        ("true", True),
+        ("exit()", False),
+        ("sympify('exit()')", False),
+        ("Symbol('exit()')", False),
+        ("Symbol('s0').func('s1')", False),
+        ("Integer(1)[exit()]", False),
+        ("Add(*exit)", False),
+        ("Integer.__class__", False),
+        ("(lambda: 0)()", False),
+        ("Add(Symbol('s0'), [exit() for _ in 'a'])", False),
+        ("f'{exit()}'", False),
+    ],
+)
+def test_sizes_are_calls_of_torch_s_own_names(text, plain):
+    """Of a tensor in a program: torch has them evaluated."""
+    from isic_smp.inference.program_file import is_size
+
+    assert is_size(text) == plain
 
 
 @pytest.mark.slow
