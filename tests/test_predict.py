@@ -238,6 +238,37 @@ def test_another_model_or_threshold_does_not_mix_with_what_is_there(images, mode
         run(images, "--model", model, "--out", tmp_path / "truth")
 
 
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"a note\n",
+        b"[]\n",
+        b"3\n",
+        b"\xff\n",
+        b"{}\n{}\n",
+        b"{}\n3\n",
+        b'{}\n{"id": 1\n{}\n',
+        b"[" * 10**5 + b"\n",
+    ],
+)
+def test_a_foreign_or_damaged_record_is_refused_and_left_as_it_is(content, images, model, tmp_path):
+    record = tmp_path / "out" / "predictions.jsonl"
+    record.parent.mkdir()
+    record.write_bytes(content)
+    with pytest.raises(UserError, match=r"predictions\.jsonl is no record of isic_smp, or damaged: choose"):
+        run(images, "--model", model, "--out", record.parent)
+    assert record.read_bytes() == content
+
+
+def test_a_record_of_numbers_for_names_is_refused(images, model, tmp_path):
+    out = tmp_path / "out"
+    run(images / "grey.png", "--model", model, "--out", out)
+    record = out / "predictions.jsonl"
+    record.write_text(record.read_text().replace('"id": "grey"', '"id": 7'))
+    with pytest.raises(UserError, match="is no record of isic_smp"):
+        run(images, "--model", model, "--out", out)
+
+
 def test_a_folder_of_before_a_setting_is_gone_on_with_where_that_is_off(images, model, tmp_path):
     out = tmp_path / "out"
     run(images / "grey.png", "--model", model, "--out", out)

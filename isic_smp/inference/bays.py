@@ -30,8 +30,11 @@ def close_bays(probabilities: np.ndarray, threshold: float) -> np.ndarray:
     box = _box(mask)
     closed = _closed(mask, box, reach)
     result = probabilities.copy()
-    # A little above, so that no rounding in enlarging the map drops a pixel to the threshold again.
-    result[box][closed] = np.maximum(result[box][closed], np.float32(threshold + (1 - threshold) * 1e-5))
+    # A little above, so that no rounding in enlarging the map drops a pixel to the threshold again; above in float32
+    # as well, where close to 1 that little is none.
+    least = np.nextafter(np.float32(threshold), np.float32(1))
+    raised = np.maximum(least, np.float32(threshold + (1 - threshold) * 1e-5))
+    result[box][closed] = np.maximum(result[box][closed], raised)
     return result
 
 

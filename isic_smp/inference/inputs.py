@@ -19,7 +19,7 @@ def find_images(inputs: Sequence[str], *, leave_out: Path) -> list[Path]:
 
     Args:
         inputs: files, folders, or patterns that the shell has not expanded.
-        leave_out: the output folder; nothing in it is an input.
+        leave_out: the output folder; nothing that a folder or a pattern finds in it is an input.
 
     Returns:
         Absolute paths.
@@ -30,14 +30,15 @@ def find_images(inputs: Sequence[str], *, leave_out: Path) -> list[Path]:
     leave_out = _absolute(leave_out)
     found: dict[Path, None] = {}
     for given in inputs:
-        for path in _expand(given):
+        for path in _expand(given, leave_out):
             if path.is_dir():
                 found.update(dict.fromkeys(_images_below(path, leave_out)))
             else:
                 found[path] = None
     if not found:
+        outside = f", outside the output folder {leave_out}" if leave_out.is_dir() else ""
         raise UserError(
-            f"no images in {', '.join(inputs)}: expected files such as {', '.join(sorted(IMAGE_ENDINGS))}"
+            f"no images in {', '.join(inputs)}: expected files such as {', '.join(sorted(IMAGE_ENDINGS))}{outside}"
         )
     return list(found)
 
@@ -91,13 +92,13 @@ def _name(image: Path, folders: int, *, with_ending: bool) -> str:
     return "_".join([*above, stem])
 
 
-def _expand(given: str) -> list[Path]:
+def _expand(given: str, leave_out: Path) -> list[Path]:
     if os.path.lexists(given):
         return [_absolute(given)]
     matches = sorted(glob.glob(given, recursive=True))  # noqa: PTH207 (pathlib has none for absolute patterns)
     if not matches:
         raise UserError(f"no such image or folder: {given}")
-    return [_absolute(match) for match in matches]
+    return [path for match in matches if not (path := _absolute(match)).is_relative_to(leave_out)]
 
 
 def _absolute(path: str | Path) -> Path:

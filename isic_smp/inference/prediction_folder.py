@@ -150,20 +150,19 @@ class PredictionFolder:
 
     def _open_record(self, identity: dict[str, Any]) -> IO[str]:
         path = self.folder / RECORD
-        lines = path.read_text(encoding="utf-8").splitlines(keepends=True) if path.exists() else []
-        if lines and not lines[-1].endswith("\n"):
+        lines = path.read_bytes().splitlines(keepends=True) if path.exists() else []
+        if lines and not lines[-1].endswith(b"\n"):
             lines.pop()  # cut short by a kill
         if lines:
-            self._check_same(json.loads(lines[0]), identity)
+            before, rows = _read_record(path, lines)
+            self._check_same(before, identity)
+            self.rows = {Path(row.image): row for row in rows}
         else:
             if strange := next((self.folder / MASKS).iterdir(), None):
                 raise UserError(f"{strange} is there already and not from here: choose another --out")
-            lines = [json.dumps(identity) + "\n"]
-        for line in lines[1:]:
-            row = Row(**json.loads(line))
-            self.rows[Path(row.image)] = row
+            lines = [json.dumps(identity).encode() + b"\n"]
         partial = self.folder / f".{RECORD}.{os.getpid()}.part"
-        partial.write_text("".join(lines), encoding="utf-8")
+        partial.write_bytes(b"".join(lines))
         partial.replace(path)
         return path.open("a", encoding="utf-8")
 
@@ -191,6 +190,22 @@ class PredictionFolder:
             writer.writerow(columns)
             writer.writerows(rows)
         partial.replace(self.folder / name)
+
+
+def _read_record(path: Path, lines: list[bytes]) -> tuple[dict[str, Any], list[Row]]:
+    """What the predictions depend on, and those that are there."""
+    try:
+        identity, *rows = [json.loads(line) for line in lines]
+        found = [Row(**row) for row in rows]
+        if isinstance(identity, dict) and all(
+            isinstance(text, str) for r in found for text in (r.id, r.image)
+        ):
+            return identity, found
+    except (ValueError, TypeError, RecursionError):
+        pass
+    raise UserError(
+        f"{path} is no record of isic_smp, or damaged: choose another --out or delete that folder"
+    )
 
 
 def _short(value: Any) -> str:

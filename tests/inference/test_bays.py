@@ -68,6 +68,15 @@ def test_a_bay_that_was_closed_does_not_open_in_the_enlarged_map(threshold):
     assert cv2.connectedComponents((~large).astype(np.uint8))[0] == 2, "a hole is left"
 
 
+@pytest.mark.parametrize("threshold", [0.99, 0.999, 0.99999])
+def test_bays_close_also_where_hardly_a_number_is_left_above_the_threshold(threshold):
+    sure = (lesion() > 0.5).astype(np.float32)
+    closed = close_bays(sure, threshold)
+    assert np.array_equal(closed > threshold, close_bays(sure, 0.5) > 0.5)
+    large = upsample_probabilities(closed, (333, 517)) > threshold
+    assert large[int(62.5 / 128 * 333), int(70 / 128 * 517)]
+
+
 def test_a_bay_between_lesion_and_frame_is_no_bay():
     """A lesion near the frame is not stretched to it: what is beyond is as what is at the edge."""
     near = disc(64, y=32, x=24, radius=20).astype(np.float32)

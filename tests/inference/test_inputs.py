@@ -28,6 +28,14 @@ def test_named_files_patterns_and_folders_give_each_image_once_in_the_order_give
     assert found == ["scan.dcm", "mask_Segmentation.png", "odd[1].jpg", "d/2.png", "d/1.png"]
 
 
+@pytest.mark.parametrize("pattern", ["**/*.png", "**"])
+def test_a_pattern_does_not_find_the_command_s_own_output(pattern, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    [image, mine] = touch(tmp_path, "a/1.png", "out/overlays/1_overlay.png")
+    assert find_images([pattern], leave_out=Path("out")) == [image]
+    assert find_images(["out/overlays/1_overlay.png"], leave_out=Path("out")) == [mine]  # named, so meant
+
+
 @pytest.mark.parametrize("given", ["missing.jpg", "*.gif", "empty"])
 def test_what_stands_for_no_image_is_refused(given, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
