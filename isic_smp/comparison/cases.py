@@ -15,7 +15,7 @@ from isic_smp.data.isic2016 import LesionData
 from isic_smp.data.pairs import Pair, read_pair
 from isic_smp.inference.load import load_bundle
 from isic_smp.inference.predictor import Predictor
-from isic_smp.tracking.figures import INK, PAPER, overlay
+from isic_smp.tracking.figures import overlay, plain
 from isic_smp.training.metrics import confusion, per_image
 
 SIDE, HEADER, GAP = 384, 32, 4
@@ -112,7 +112,7 @@ def _overlays(
     """
     # The runs were scored on these masks already, so grey values have been dealt with one way or the other.
     pictures = [read_pair(pair, binarize_masks=True) for pair in pairs]
-    panels, changed = [[_plain(image)] for image, _ in pictures], []
+    panels, changed = [[plain(image, side=SIDE)] for image, _ in pictures], []
     for side, group in enumerate((comparison.a, comparison.b)):
         for run in (member for whole in group.runs for member in whole.members):
             chosen = [n for n, case in enumerate(cases) if case.runs[side] is run]
@@ -137,21 +137,6 @@ def _overlays(
 def _score(truth: np.ndarray, predicted: np.ndarray, metric: Metric) -> float:
     counts = confusion(torch.from_numpy(predicted)[None], torch.from_numpy(truth)[None])
     return float(per_image(counts)[metric])
-
-
-def _plain(image: np.ndarray) -> np.ndarray:
-    """The image as it is, on a square as large as an overlay's."""
-    square = Image.new("RGB", (SIDE, SIDE), PAPER)
-    picture = Image.fromarray(image)
-    strip = SIDE // 14
-    scale = min(SIDE / picture.width, (SIDE - strip) / picture.height)
-    size = (max(1, round(picture.width * scale)), max(1, round(picture.height * scale)))
-    top = strip + (SIDE - strip - size[1]) // 2
-    square.paste(picture.resize(size, Image.Resampling.BICUBIC), ((SIDE - size[0]) // 2, top))
-    ImageDraw.Draw(square).text(
-        (8, strip / 2), "image", fill=INK, font=ImageFont.load_default(strip * 0.66), anchor="lm"
-    )
-    return np.asarray(square)
 
 
 def _row(panels: Sequence[np.ndarray], words: str) -> np.ndarray:

@@ -2,7 +2,6 @@
 
 import csv
 import json
-import re
 import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,6 +11,9 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from isic_smp.errors import UserError
+from isic_smp.inference.from_mlflow import MODEL_FOLDER, RUN
+from isic_smp.store import one_line, prepare_store, without_password
+from isic_smp.tracking.run_note import RUN_FILE
 from isic_smp.training.recipe import completed
 
 if TYPE_CHECKING:
@@ -21,8 +23,7 @@ if TYPE_CHECKING:
 Metric = Literal["dice", "iou"]
 Split = Literal["test", "validation"]
 
-RUN_ID = re.compile(r"(?:runs:/)?([0-9a-f]{32})/?")
-MODEL_FILE = "isic_smp.json"
+MODEL_FILE = "isic_smp.json"  # `inference.load.BUNDLE`, whose import takes seconds
 
 
 @dataclass(frozen=True, eq=False)
@@ -136,7 +137,7 @@ def _describe(run: ScoredRun) -> str:
 
 
 def _from_folder(folder: Path, metric: Metric, split: Split) -> ScoredRun:
-    run_file = folder / "mlflow_run.json"
+    run_file = folder / RUN_FILE
     run_id = _read_json(run_file).get("run_id") if run_file.is_file() else None
     name = folder.resolve().name
     table, model = folder / f"{split}_scores.csv", folder / "model" / MODEL_FILE
@@ -151,9 +152,6 @@ def _from_folder(folder: Path, metric: Metric, split: Split) -> ScoredRun:
 
 
 def _from_mlflow(spec: str, metric: Metric, split: Split, tracking_uri: str | None) -> ScoredRun:
-    from isic_smp.inference.from_mlflow import MODEL_FOLDER
-    from isic_smp.store import one_line, prepare_store, without_password
-
     uri = prepare_store(tracking_uri)
     from mlflow import MlflowClient
     from mlflow.exceptions import MlflowException
@@ -180,8 +178,8 @@ def _from_mlflow(spec: str, metric: Metric, split: Split, tracking_uri: str | No
 
 
 def _find_in_mlflow(client: "MlflowClient", spec: str, store: str) -> "Run":
-    if named := RUN_ID.fullmatch(spec):
-        return client.get_run(named[1])
+    if named := RUN.fullmatch(spec):
+        return client.get_run(named["run_id"])
     experiments = [e.experiment_id for e in client.search_experiments()]
     # A quote would end the text in MLflow's filter language; no run that isic_smp named has one.
     found = (

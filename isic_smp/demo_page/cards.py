@@ -1,7 +1,8 @@
 """What the page says about each image, as HTML that needs no other file.
 
 The photographs go to the browser once, as backgrounds in a style sheet; the outlines are vector graphics
-over them. So a move of the threshold sends a few kilobytes, and lines stay sharp at any size.
+over them, sharp at any size. A move of the threshold sends some ten kilobytes a figure, and the mask to be saved, which
+is encoded anew: little for most images, 0.15 s and 30 kB more for one of 2848 × 4288 pixels (2 cores of an AMD EPYC).
 """
 
 import base64

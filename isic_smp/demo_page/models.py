@@ -1,6 +1,5 @@
 """The models a visitor can choose from, each loaded when it is first wanted."""
 
-import re
 import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,7 +10,7 @@ import torch
 
 from isic_smp.errors import UserError
 from isic_smp.inference.expected_iou import ExpectedIoU
-from isic_smp.inference.from_mlflow import ALIAS, VERSION
+from isic_smp.inference.from_mlflow import ALIAS, RUN, VERSION
 from isic_smp.inference.load import OUTPUT_FOLDER, load_bundle
 from isic_smp.inference.predictor import Predictor
 from isic_smp.models.shipped import NAME as SHIPPED
@@ -121,8 +120,8 @@ def _short_name(spec: str) -> str:
         return f"{match['name']}, version {match['version']}"
     if match := ALIAS.fullmatch(spec):
         return f"{match['name']} ({match['alias']})"
-    if re.fullmatch(r"(runs:/)?[0-9a-f]{32}", spec):
-        return f"run {spec[-32:][:8]}"
+    if match := RUN.fullmatch(spec):
+        return f"run {match['run_id'][:8]}"
     path = Path(spec).absolute()
     path = path.parent if path.is_file() else path
     return path.parent.name if path.name == OUTPUT_FOLDER else path.name

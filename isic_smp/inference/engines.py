@@ -6,7 +6,7 @@ many threads as torch is set to.
 """
 
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -17,7 +17,6 @@ from isic_smp.inference.fuse import fused_for_inference, with_bf16_weights
 from isic_smp.inference.preprocessing import RGB, Preprocessing
 
 EngineName = Literal["torch", "onnxruntime", "openvino"]
-ENGINES: tuple[EngineName, ...] = get_args(EngineName)
 
 
 class OnnxRuntimeEngine(nn.Module):

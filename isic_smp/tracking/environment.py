@@ -1,7 +1,6 @@
 """What a run was made with: versions, commit, machine and command, as MLflow tags."""
 
 import importlib.metadata
-import os
 import platform
 import shlex
 import subprocess
@@ -12,6 +11,7 @@ import psutil
 import torch
 
 import isic_smp
+from isic_smp.processors import processors
 from isic_smp.store import without_password
 
 PACKAGES = (
@@ -39,9 +39,7 @@ def run_tags() -> dict[str, str]:
         "version.isic-smp": isic_smp.__version__,
         "python": platform.python_version(),
         "machine.cpu": _cpu_model(),
-        "machine.cores": str(
-            len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-        ),
+        "machine.cores": str(processors()),
         "machine.ram": f"{psutil.virtual_memory().total / 2**30:.1f} GiB",
         "machine.os": platform.platform(terse=True),
         "command": _command(),

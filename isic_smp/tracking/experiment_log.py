@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import math
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
@@ -48,7 +49,7 @@ ONCE = 0
 """Step of what is logged once. At one step in all runs, the UI draws bars and lays pictures side by side."""
 
 PICTURES = 5
-"""How often those are drawn over a run, besides the last epoch."""
+"""How often those are drawn over a run at most, besides the first and the last epoch."""
 
 _VIEW = View(
     metrics=("test/dice_per_image_own", "test/iou_per_image_own", "test/loss"),
@@ -191,13 +192,15 @@ class ExperimentLog:
         self.log.finish("KILLED" if isinstance(error, KeyboardInterrupt | Stopped) else "FAILED")
 
     def _log_datasets(self) -> None:
+        # MLflow would take a fold, or data without a group, for the whole: their digests begin alike.
+        _, *part = self.data.fingerprint.split("-", maxsplit=1)
         for context, pairs in (
             ("train", self.data.train),
             ("validation", self.data.val),
             ("test", self.data.test),
         ):
             self.log.log_dataset(
-                self.data.name,
+                "-".join([self.data.name, *part]),
                 source=self.data.name,
                 digest=self.data.fingerprint,
                 profile={"images": len(pairs)},
@@ -236,7 +239,7 @@ def _numbers(found: Assessment) -> dict[str, float]:
 
 def has_pictures(step: int, epochs: int) -> bool:
     """Whether pictures are drawn after epoch `step`, counted from 1, of a run of `epochs`."""
-    return step == 1 or step == epochs or step % max(1, epochs // PICTURES) == 0
+    return step == 1 or step == epochs or step % math.ceil(epochs / PICTURES) == 0
 
 
 def by_section(section: str, scores: Mapping[str, float]) -> dict[str, float]:

@@ -1,4 +1,4 @@
-"""Pictures: of predictions, as uint8 arrays (H, W, 3) in RGB, and of numbers, as PNG files.
+"""Pictures of predictions, as uint8 arrays (H, W, 3) in RGB.
 
 All are square, with their words on top: MLflow's cards cut off what is wide, and the lowest quarter.
 The two contours differ in brightness as well as in hue, so they can be told apart with any colour
@@ -11,10 +11,6 @@ from collections.abc import Sequence
 import cv2
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
-
-from isic_smp.tracking.plots import curves, dice_histogram
-
-__all__ = ["case_grid", "curves", "dice_histogram", "overlay", "panel"]
 
 TRUTH = (0, 190, 255)
 PREDICTION = (255, 225, 0)
@@ -47,7 +43,7 @@ def overlay(
     Returns:
         uint8 (side, side, 3).
     """
-    picture, truth_large, probability_large = _enlarge(image, truth, probability, side)
+    picture, truth_large, probability_large = _enlarge_all(image, truth, probability, side)
     thin, wide = max(1, side // 192), max(3, side // 64)
     predicted, true = _outline(probability_large > threshold), _outline(truth_large > 0.5)
     # The dark rims, which keep the lines visible on bright skin, come first: none may cover the other line.
@@ -80,7 +76,7 @@ def panel(
     Args and result: as of `overlay`.
     """
     tile = side // 2 - 2
-    picture, truth_large, probability_large = _enlarge(image, truth, probability, tile)
+    picture, truth_large, probability_large = _enlarge_all(image, truth, probability, tile)
     is_lesion, is_predicted = truth_large > 0.5, probability_large > threshold
     grey = np.repeat((probability_large * 255).astype(np.uint8)[..., None], 3, axis=2)
     cv2.drawContours(grey, _outline(is_predicted), -1, PREDICTION, max(1, tile // 192), cv2.LINE_AA)
@@ -96,6 +92,14 @@ def panel(
         (difference, [("difference: ", INK), ("too much", FALSE_POSITIVE), ("  missed", FALSE_NEGATIVE)]),
     ]
     return case_grid([_captioned(square, words, tile) for square, words in tiles])
+
+
+def plain(image: np.ndarray, caption: str = "image", *, side: int = 384) -> np.ndarray:
+    """The image as it is, on the square and at the size that `overlay` gives it.
+
+    Args and result: as of `overlay`.
+    """
+    return _captioned(_enlarge(image, side), [(caption, INK)], side)
 
 
 def case_grid(pictures: Sequence[np.ndarray], *, gap: int = 4) -> np.ndarray:
@@ -122,17 +126,23 @@ def _strip_height(side: int) -> int:
     return side // 14
 
 
-def _enlarge(
-    image: np.ndarray, truth: np.ndarray, probability: np.ndarray, side: int
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """All three so large that they just fit below the caption: outlines drawn at that size are smooth."""
+def _enlarge(image: np.ndarray, side: int) -> np.ndarray:
+    """The image so large that it just fits below the caption."""
     height, width = image.shape[:2]
     scale = min(side / width, (side - _strip_height(side)) / height)
     size = (max(1, round(width * scale)), max(1, round(height * scale)))
-    how = cv2.INTER_AREA if scale < 1 else cv2.INTER_CUBIC
+    return cv2.resize(image, size, interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_CUBIC)
+
+
+def _enlarge_all(
+    image: np.ndarray, truth: np.ndarray, probability: np.ndarray, side: int
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """All three at one size: outlines drawn at the size that is shown are smooth."""
+    picture = _enlarge(image, side)
+    size = picture.shape[1::-1]
     mask = cv2.resize((truth > 0).astype(np.float32), size, interpolation=cv2.INTER_LINEAR)
     chance = cv2.resize(probability.astype(np.float32), size, interpolation=cv2.INTER_LINEAR)
-    return cv2.resize(image, size, interpolation=how), mask, chance
+    return picture, mask, chance
 
 
 def _outline(mask: np.ndarray) -> Sequence[np.ndarray]:

@@ -22,7 +22,7 @@ def curves(history: Sequence[Mapping[str, float]], path: Path) -> None:
     """Draw loss, and Dice and IoU, over the epochs, of training and validation.
 
     Args:
-        history: An epoch each, with the keys epoch, train_loss, val_loss, train_dice, val_dice,
+        history: An epoch each, with the keys epoch (from 0; drawn from 1), train_loss, val_loss, train_dice, val_dice,
             train_iou and val_iou.
         path: PNG file to write.
     """
@@ -79,7 +79,7 @@ def square_figure() -> "Figure":
 
 
 def _draw(axes: "Axes", history: Sequence[Mapping[str, float]], what: str, style: str = "-") -> None:
-    epochs = [row["epoch"] for row in history]
+    epochs = [row["epoch"] + 1 for row in history]  # as MLflow's steps
     marker = "o" if len(epochs) == 1 else None  # a single epoch is a point, which a line does not show
     for split, colour, name in (("train", TRAIN, "train"), ("val", VALIDATION, "validation")):
         values = [row[f"{split}_{what}"] for row in history]

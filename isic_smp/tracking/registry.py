@@ -141,7 +141,7 @@ class Registry:
         from mlflow.exceptions import MlflowException
 
         try:
-            names = [name] if name else [model.name for model in self.client.search_registered_models()]
+            names = [name] if name else self._names()
             found = []
             for one in sorted(names):
                 aliases = self.client.get_registered_model(one).aliases
@@ -214,6 +214,14 @@ class Registry:
     def _holder(self, name: str, alias: str) -> "ModelVersion | None":
         version = self.client.get_registered_model(name).aliases.get(alias)
         return self.client.get_model_version(name, str(version)) if version is not None else None
+
+    def _names(self) -> list[str]:
+        found = self.client.search_registered_models()
+        names = [model.name for model in found]
+        while found.token:
+            found = self.client.search_registered_models(page_token=found.token)
+            names += [model.name for model in found]
+        return names
 
     def _all(self, name: str) -> "list[ModelVersion]":
         """The versions of a name, newest first."""

@@ -217,8 +217,8 @@ class RunLog:
         """Log a dataset that the run reads.
 
         Args:
-            name: Of the whole, "isic2016" say; the context is appended to it, since MLflow keeps one
-                entry a name and digest.
+            name: "isic2016", say, or "isic2016-fold-2/5" of a part; the context is appended to it, since
+                MLflow keeps one entry a name and digest.
             source: Where it comes from: a URL or name, not a path of this machine.
             digest: Fingerprint of its content; the first 12 characters are kept, as the UI shows them.
             profile: Counts and the like, shown as JSON.

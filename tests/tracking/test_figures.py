@@ -1,17 +1,18 @@
 import numpy as np
 import pytest
 
+from isic_smp.tracking import plots
 from isic_smp.tracking.figures import (
     FALSE_NEGATIVE,
     FALSE_POSITIVE,
     PREDICTION,
     TRUTH,
     case_grid,
-    curves,
-    dice_histogram,
     overlay,
     panel,
+    plain,
 )
+from isic_smp.tracking.plots import curves, dice_histogram
 
 
 def disk(height: int, width: int, at: float) -> np.ndarray:
@@ -78,6 +79,24 @@ def test_a_grid_holds_all_pictures(count, rows, columns):
     grid = case_grid(pictures, gap=2)
     assert grid.shape == (rows * 12 - 2, columns * 12 - 2, 3)
     assert set(range(50, 50 + count)) <= set(np.unique(grid))
+
+
+@pytest.mark.parametrize(("height", "width"), [(300, 400), (7, 9)])
+def test_the_plain_image_lies_where_its_overlay_does(height, width):
+    image = np.full((height, width, 3), 180, np.uint8)
+    nothing = np.zeros((height, width))
+    below = slice(384 // 14, None)
+    picture, drawn = plain(image, side=384), overlay(image, nothing, nothing, side=384)
+    np.testing.assert_array_equal(picture[below], drawn[below])
+    assert (picture[: 384 // 14] == 255).any(), "no caption"
+
+
+def test_epochs_are_counted_from_1_as_mlflow_s_steps(tmp_path, monkeypatch):
+    row = {f"{split}_{what}": 0.7 for split in ("train", "val") for what in ("loss", "dice", "iou")}
+    saved = []
+    monkeypatch.setattr(plots, "save_figure", lambda figure, path: saved.append(figure))
+    curves([{"epoch": e, **row} for e in range(3)], tmp_path / "curves.png")
+    assert [list(line.get_xdata()) for axes in saved[0].axes for line in axes.lines] == [[1, 2, 3]] * 6
 
 
 @pytest.mark.parametrize("epochs", [1, 12])

@@ -4,6 +4,7 @@ import csv
 import shutil
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
 import mlflow
@@ -18,6 +19,7 @@ from isic_smp.inference.from_mlflow import MODEL_FOLDER
 from isic_smp.inference.load import load, save_bundle
 from isic_smp.inference.predictor import Predictor
 from isic_smp.inference.preprocessing import Preprocessing
+from isic_smp.inference.program_file import checked_program
 from isic_smp.tracking.mlflow_model import save_mlflow_model
 from isic_smp.tracking.registry import Registry
 from isic_smp.training.metrics import METRICS
@@ -170,6 +172,11 @@ def test_a_model_of_an_older_isic_smp_is_completed_from_its_weights(models, fini
     assert mlflow.pyfunc.load_model(version.source).predict(np.zeros((5, 6, 3), np.uint8))["width"][0] == 6
 
 
+def test_its_program_is_one_that_passes_for_free_of_code(mlflow_model):
+    program = torch.export.load(checked_program(mlflow_model / "artifacts" / "model.pt2")).module()
+    assert program(torch.zeros(3, 3, 64, 32)).shape == (3, 1, 64, 32)
+
+
 def test_a_better_version_takes_over_and_notes_why(models, champion, finish_run, client):
     models.register(finish_run(dice=DICE + 0.02), "lesions")
     done = models.promote("lesions")
@@ -228,6 +235,16 @@ def test_any_version_can_get_any_alias(models, champion, finish_run, client):
     models.promote("lesions", version="2", alias="challenger")
     models.promote("lesions", version="1")
     assert [(v.version, v.aliases) for v in models.versions()] == [(2, ["challenger"]), (1, ["champion"])]
+
+
+def test_more_names_than_the_store_tells_at_once_are_all_listed(models, monkeypatch, tmp_path):
+    names = [f"model-{n}" for n in range(5)]
+    for name in names:
+        models.client.create_registered_model(name)
+        models.client.create_model_version(name, source=str(tmp_path))
+    search = partial(models.client.search_registered_models, max_results=2)
+    monkeypatch.setattr(models.client, "search_registered_models", search)
+    assert [version.name for version in models.versions()] == names
 
 
 @pytest.mark.parametrize("name", ["", " ", "a/b", "a:b", "a@b", "it's"])
