@@ -1,6 +1,7 @@
 """Where tests find the real images and weights, and what keeps them off the network."""
 
 import os
+import signal
 import subprocess
 import sys
 import venv
@@ -64,8 +65,12 @@ def in_this_process(monkeypatch, capfd):
 
         monkeypatch.setattr(sys, "argv", [module.PROG, *map(str, words)])
         capfd.readouterr()
-        with pytest.raises(SystemExit) as stop:
-            cli.command(module.main, prog=module.PROG)
+        former = signal.getsignal(signal.SIGTERM)
+        try:
+            with pytest.raises(SystemExit) as stop:
+                cli.command(module.main, prog=module.PROG)
+        finally:
+            signal.signal(signal.SIGTERM, former)
         printed = capfd.readouterr()
         return subprocess.CompletedProcess(words, stop.value.code, printed.out, printed.err)
 

@@ -128,7 +128,8 @@ def test_runs_named_by_id_and_by_name_come_from_mlflow_alike(place, here, capsys
     run_id = json.loads((here / "frozen" / "mlflow_run.json").read_text())["run_id"]
     for name in ("frozen", "tuned"):
         shutil.rmtree(name)
-    run(place, f"runs:/{run_id}", "tuned", "--out", "two", "--no-log", "--data-dir", place / "pictures")
+    data = ["--data-dir", place / "pictures", "--images", "1"]
+    run(place, f"runs:/{run_id}", "tuned", "--out", "two", "--no-log", *data)
     by_store = capsys.readouterr().out
     assert Path("one/images.csv").read_text() == Path("two/images.csv").read_text()
     table = by_folder[by_folder.index("fine-tuned minus") : by_folder.index("note:")]
@@ -143,43 +144,62 @@ def test_iou_of_the_validation_images(place, here, capsys):
     assert "frozen vs fine-tuned, IoU" in report.read_text()
 
 
-def test_the_folds_of_two_recipes_are_compared_over_all_training_images(place, tmp_path, capsys):
+def as_folds(place: Path, folder: Path, name: str) -> list[Path]:
+    """A run's validation scores and model as those of two folds that have half of the images each."""
+    from mlflow import MlflowClient
+
+    client = MlflowClient(f"sqlite:///{place}/mlruns/mlflow.db")
+    head, *rows = (place / name / "validation_scores.csv").read_text().splitlines()
+    folds = [folder / f"{name}{n}" for n in (1, 2)]
+    for n, fold in enumerate(folds, 1):
+        shutil.copytree(place / name / "model", fold / "model")
+        (fold / "validation_scores.csv").write_text("\n".join([head, *rows[n - 1 :: 2], ""]))
+        run_id = client.create_run("0").info.run_id
+        (fold / "mlflow_run.json").write_text(json.dumps({"run_id": run_id}))
+        edit(
+            fold / "model" / "isic_smp.json",
+            lambda info, n=n: info["data"].update(
+                fold=f"{n}/2", fingerprint=f"{info['data']['fingerprint']}-fold-{n}/2"
+            ),
+        )
+    return folds
+
+
+def train_folds(place: Path, folder: Path, name: str) -> list[Path]:
+    """Two runs, each validated on one half of the training images."""
     from isic_smp.data.folds import Fold
     from isic_smp.experiment import Setup, run_experiment
 
-    pictures, store = place / "pictures", f"sqlite:///{tmp_path}/mlruns/mlflow.db"
-    names = []
-    for name, freeze in (("frozen", True), ("tuned", False)):
-        for n in (1, 2):
-            names.append(tmp_path / f"{name}{n}")
-            setup = Setup(
-                data="synthetic",
-                data_dir=pictures,
-                output_dir=names[-1],
-                cache_dir=place / "cache",
-                tracking_uri=store,
-                fold=Fold(n, 2),
-            )
-            run_experiment(dataclasses.replace(RECIPE, freeze=freeze), setup, say=lambda _: None)
-    words = [
-        *names,
-        "--split",
-        "validation",
-        "--data-dir",
-        pictures,
-        "--out",
-        tmp_path / "out",
-        "--images",
-        1,
-    ]
-    compare.main([str(word) for word in (*words, "--tracking-uri", store, "--cache-dir", place / "cache")])
+    folds = [folder / f"{name}{n}" for n in (1, 2)]
+    for n, fold in enumerate(folds, 1):
+        setup = Setup(
+            data="synthetic",
+            data_dir=place / "pictures",
+            output_dir=fold,
+            cache_dir=place / "cache",
+            tracking_uri=f"sqlite:///{place}/mlruns/mlflow.db",
+            fold=Fold(n, 2),
+        )
+        run_experiment(dataclasses.replace(RECIPE, freeze=name == "frozen"), setup, say=lambda _: None)
+    return folds
+
+
+@pytest.mark.parametrize(
+    ("folds_of", "images"), [(as_folds, 4), pytest.param(train_folds, 12, marks=pytest.mark.slow)]
+)
+def test_the_folds_of_two_recipes_are_compared_over_all_their_images(
+    place, tmp_path, capsys, folds_of, images
+):
+    names = [fold for name in ("frozen", "tuned") for fold in folds_of(place, tmp_path, name)]
+    words = [*names, "--split", "validation", "--out", tmp_path / "out", "--images", 1]
+    run(place, *words, "--data-dir", place / "pictures")
     printed = capsys.readouterr()
-    assert "synthetic: 12 training images in 2 folds; 12 validation images" in printed.out
+    said = f"synthetic: {images} training images in 2 folds; {images} validation images"
+    assert said in printed.out
     assert "share most of their training images" in printed.out
     assert "was not tagged" not in printed.err  # each of the four runs is told the answer
-    assert (
-        "not shown" not in printed.out and "any more" not in printed.out
-    )  # its pictures are of the right models
+    shown = "not shown" not in printed.out and "any more" not in printed.out
+    assert shown, "its pictures are of the right models"
     with (tmp_path / "out" / "images.csv").open() as file:
         rows = list(csv.DictReader(file))
     scores = {}
@@ -187,17 +207,18 @@ def test_the_folds_of_two_recipes_are_compared_over_all_training_images(place, t
         with (folder / "validation_scores.csv").open() as file:
             scores |= {row["id"]: float(row["dice_own"]) for row in csv.DictReader(file)}
     assert {row["id"]: pytest.approx(float(row["dice frozen"])) for row in rows} == scores
-    assert len(scores) == 12
+    assert len(scores) == images
 
     with pytest.raises(UserError, match=r"needs all 2 .* train the others \(run --fold 2/2"):
-        compare.main([str(names[0]), str(names[2]), "--split", "validation", "--tracking-uri", store])
+        run(place, names[0], names[2], "--split", "validation")
     with pytest.raises(UserError, match="it has validation scores, add --split validation"):
-        compare.main([str(name) for name in names])
+        run(place, *names)
 
 
 def test_the_same_comparison_gives_the_same_report(place, here, capsys):
     for out in ("one", "two"):
-        run(place, "frozen", "tuned", "--out", out, "--no-log", "--data-dir", place / "pictures")
+        words = ["--out", out, "--no-log", "--data-dir", place / "pictures", "--images", "1"]
+        run(place, "frozen", "tuned", *words)
     assert Path("one/report.html").read_bytes() == Path("two/report.html").read_bytes()
 
 

@@ -126,7 +126,8 @@ def test_predict_takes_an_exported_file_for_a_model(kind, model, exported, photo
         predict.main([str(photo), "--model", str(spec), "--out", str(tmp_path / "o"), "--engine", "openvino"])
 
 
-@pytest.mark.parametrize("engine", [pytest.param("onnxruntime", marks=pytest.mark.slow), "openvino"])
+@pytest.mark.slow
+@pytest.mark.parametrize("engine", ["onnxruntime", "openvino"])
 def test_other_engines_predict_the_same(engine, model, photo, tmp_path):
     pytest.importorskip(engine)
     masks = []
@@ -154,9 +155,9 @@ def test_predict_does_not_run_a_torchscript_file(exported, photo, tmp_path):
 
 
 def test_parity_is_measured_on_the_images_given_and_printed(model, photo, tmp_path, capsys):
-    assert run(model, "--format", "torch-export", "--images", photo, "--out", tmp_path / "m.pt2") == 0
+    assert run(model, "--format", "torchscript", "--images", photo, "--out", tmp_path / "m.pt") == 0
     said = capsys.readouterr().out.splitlines()
-    assert said[0].startswith(f"{tmp_path / 'm.pt2'}: torch-export, 0.")
+    assert said[0].startswith(f"{tmp_path / 'm.pt'}: torchscript, 0.")
     assert said[1].startswith("against the model, on 1 images")
     assert float(said[2].split()[-1]) < 1e-4
     assert said[3].split()[4:7] == ["0", "of", str(2 * 32 * 32 + 64 * 32)]
@@ -182,6 +183,7 @@ def test_a_file_that_is_not_equal_is_found_out(model):
     assert 0 < off.flipped < off.pixels
 
 
+@pytest.mark.slow
 def test_int8_is_smaller_and_its_cost_in_validation_scores_is_printed(model, tmp_path, capsys):
     pytest.importorskip("onnxruntime")
     from isic_smp.data.synthetic import make_synthetic

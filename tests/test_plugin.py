@@ -50,14 +50,17 @@ def test_the_bare_package_is_light():
     assert run(script) == ["False", "False"]
 
 
-def test_a_lazy_name_registers():
+def test_a_lazy_name_registers_and_a_folder_is_loaded_without_mlflow():
     script = """
+import sys
 import isic_smp
 model = isic_smp.create_model("upconvnet", encoder_name="trunc-mobilenetv2_035-s1", encoder_weights=None)
 import segmentation_models_pytorch as smp
 print("trunc-mobilenetv2_035-s1" in smp.encoders.encoders, type(model) is isic_smp.UpConvNet is smp.UpConvNet)
+isic_smp.load()
+print("mlflow" in sys.modules)
 """
-    assert run(script) == ["True", "True"]
+    assert run(script) == ["True", "True", "False"]
 
 
 def test_registering_twice_changes_nothing():

@@ -6,20 +6,23 @@ import re
 import signal
 import subprocess
 import sys
-import time
 from functools import partial
 from pathlib import Path
 
 import pytest
 from small_run import draw_pictures, write_recipe
 
+import isic_smp
 from isic_smp import evaluate as evaluate_command
 from isic_smp import run as run_command
 from isic_smp.data.source import resolve_data
+from isic_smp.data.synthetic import make_synthetic
 from isic_smp.inference.load import load_bundle
 from isic_smp.inference.predictor import Predictor
 from isic_smp.inference.scoring import score
 from isic_smp.tracking.experiment_log import HEADLINES
+from isic_smp.training.checkpoint import Checkpoints
+from isic_smp.training.profile import TRACE
 
 GIVEN = ["--data", "synthetic", "--data-dir", "pictures", "--recipe", "small.yaml", "--cache-dir", "cache"]
 
@@ -45,7 +48,7 @@ def command(place, *words, launcher=("-m",)):
 
 @pytest.fixture(scope="module")
 def frozen(place):
-    done = command(place, "--freeze", "--output-dir", "out/frozen")
+    done = command(place, "--freeze", "--output-dir", "out/frozen", "--register", "lesions")
     assert done.returncode == 0, done.stderr
     return done
 
@@ -87,8 +90,10 @@ def test_a_run_that_is_over_stays_as_it_is_where_another_recipe_would_resume_it(
 
 
 def test_a_group_held_out_is_what_is_validated_on_and_nothing_is_tested(client, place, again):
-    done = again("--hold-out", "hard", "--freeze", "--epochs", "1", "--output-dir", "out/held")
+    words = ["--hold-out", "hard", "--freeze", "--epochs", "1", "--profile", "1"]
+    done = again(*words, "--output-dir", "out/held")
     assert done.returncode == 0, done.stderr
+    assert "profile of 1 steps of" in done.stderr and (place / "out" / "held" / TRACE).exists()
     counts = [int(n) for n in re.findall(r"train (\d+) of \d+, validation (\d+) of", done.stderr)[0]]
     assert counts[0] < 24 and 6 < counts[1] <= 30
     assert f"validation, {counts[1]} images" in done.stdout and "test" not in done.stdout.lower()
@@ -209,7 +214,6 @@ def test_evaluate_gives_the_run_s_own_scores(client, place, frozen, monkeypatch,
 def test_the_saved_model_is_the_frozen_one(place, frozen):
     import torch
 
-    import isic_smp
     from isic_smp.training.recipe import load_recipe
 
     recipe = load_recipe(str(place / "small.yaml"))
@@ -222,47 +226,46 @@ def test_the_saved_model_is_the_frozen_one(place, frozen):
 
 
 def test_a_run_goes_on_from_a_trained_model(client, place, again):
-    """With a rate of nearly nothing the new run's model must be the old one, by folder and by run id alike."""
+    """With a rate of nearly nothing the new run's model must be the old one."""
     from safetensors.torch import load_file
 
     run = run_of(client, place, "frozen")
     still = ["--lr", "1e-12", "--weight-decay", "0", "--epochs", "1", "--freeze"]
-    for n, spec in enumerate(("out/frozen", run.info.run_id)):
-        done = again("--init-from", spec, *still, "--output-dir", f"out/on{n}")
-        assert done.returncode == 0, done.stderr
-        before = load_file(place / "out/frozen/model/model.safetensors")
-        after = load_file(place / f"out/on{n}/model/model.safetensors")
-        assert all((before[name].float() - after[name].float()).abs().max() < 1e-6 for name in before)
+    done = again("--init-from", run.info.run_id, *still, "--output-dir", "out/on")
+    assert done.returncode == 0, done.stderr
+    before = load_file(place / "out/frozen/model/model.safetensors")
+    after = load_file(place / "out/on/model/model.safetensors")
+    assert all((before[name].float() - after[name].float()).abs().max() < 1e-6 for name in before)
     other = again("--init-from", "out/frozen", "--decoder-channels", "8", "8", "4")
     assert other.returncode == 2
     assert "another network (decoder_channels" in other.stderr.strip().splitlines()[-1]
 
 
-def test_sigterm_marks_the_run_and_resume_ends_it_as_if_nothing_had_been(client, place, again):
-    settings = ["--epochs", "15", "--resume"]
-    whole = again(*settings, "--output-dir", "out/whole")
-    assert whole.returncode == 0, whole.stderr
-    words = [sys.executable, "-m", "isic_smp.run", "--data", "synthetic", "--data-dir", "pictures"]
-    words += ["--recipe", "small.yaml", "--cache-dir", "cache", *settings, "--output-dir", "out/cut"]
-    process = subprocess.Popen(words, cwd=place, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    checkpoint = place / "out" / "cut" / "last.pt"
-    deadline = time.monotonic() + 120
-    while not checkpoint.exists():
-        assert time.monotonic() < deadline, "no checkpoint"
-        time.sleep(0.01)
-    process.send_signal(signal.SIGTERM)
-    _, errors = process.communicate(timeout=120)
-    assert process.returncode == 130, errors
-    assert errors.splitlines()[-1].endswith(
+def test_sigterm_marks_the_run_and_resume_ends_it_as_if_nothing_had_been(client, place, again, monkeypatch):
+    """Sent by a scheduler right after the first epoch's checkpoint; `faults/kill_run.py` sends it to a process at any time."""
+    save = Checkpoints.save_last
+
+    def save_and_stop(checkpoints, state):
+        save(checkpoints, state)
+        signal.raise_signal(signal.SIGTERM)
+
+    words = ["--freeze", "--resume", "--output-dir", "out/cut"]
+    with monkeypatch.context() as patched:
+        patched.setattr(Checkpoints, "save_last", save_and_stop)
+        stopped = again(*words)
+    assert stopped.returncode == 130, stopped.stderr
+    assert stopped.stderr.splitlines()[-1].endswith(
         "interrupted; go on with the same command, --output-dir out/cut and --resume"
     )
-    assert run_of(client, place, "cut").info.status == "KILLED"
-    resumed = again(*settings, "--output-dir", "out/cut")
+    run = run_of(client, place, "cut")
+    assert run.info.status == "KILLED"
+    assert [m.step for m in client.get_metric_history(run.info.run_id, "val/iou")] == [1]
+    resumed = again(*words)
     assert resumed.returncode == 0, resumed.stderr
     run = run_of(client, place, "cut")
     assert run.info.status == "FINISHED"
-    assert [m.step for m in client.get_metric_history(run.info.run_id, "val/iou")] == list(range(1, 16))
-    one, other = (place / "out" / name / "model" / "model.safetensors" for name in ("whole", "cut"))
+    assert [m.step for m in client.get_metric_history(run.info.run_id, "val/iou")] == [1, 2]
+    one, other = (place / "out" / name / "model" / "model.safetensors" for name in ("frozen", "cut"))
     assert one.read_bytes() == other.read_bytes()
 
 
@@ -320,7 +323,15 @@ def test_a_programming_error_keeps_its_traceback(place):
     assert "ZeroDivisionError" in done.stderr
 
 
-def test_help_answers_at_once_without_heavy_imports():
+def test_a_closed_pipe_is_no_error():
+    code = "from isic_smp import cli\ncli.command(lambda: print('much\\n' * 100_000), prog='run')"
+    process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    process.stdout.read(10)
+    process.stdout.close()  # as `| head` does
+    assert process.stderr.read() == b"" and process.wait(timeout=60) == 0
+
+
+def test_help_needs_no_heavy_imports():
     code = (
         "import sys\n"
         "sys.argv = ['run', '--help']\n"
@@ -337,6 +348,7 @@ def test_help_answers_at_once_without_heavy_imports():
 def test_without_data_the_demo_says_so_loudly_and_keeps_apart(tmp_path, monkeypatch, in_this_process):
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("ISIC_SMP_DATA", raising=False)
+    make_synthetic(tmp_path / "cache" / f"synthetic-{isic_smp.__version__}", train=8, val=4, test=4, size=64)
     words = ["--encoder", "trunc-mobilenetv2_035-s2", "--size", "32", "--epochs", "1", "--cache-dir", "cache"]
     done = in_this_process(run_command, *words)
     assert done.returncode == 0, done.stderr
@@ -366,7 +378,6 @@ def test_the_official_scorer_gives_the_runs_test_scores_on_masks_of_the_register
 
     run = run_of(client, place, "frozen")
     registry = Registry(client.tracking_uri)
-    registry.register(run.info.run_id, "lesions")
     registry.promote("lesions")
     monkeypatch.setenv("MLFLOW_TRACKING_URI", client.tracking_uri)
     model = mlflow.pyfunc.load_model("models:/lesions@champion")
