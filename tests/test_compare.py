@@ -296,6 +296,16 @@ def test_bad_input_is_named(place, here, words, message):
         run(place, *words, "--no-log")
 
 
+def test_a_name_of_several_runs_is_refused_with_their_ids(place, here):
+    from mlflow import MlflowClient
+
+    client = MlflowClient(f"sqlite:///{place}/mlruns/mlflow.db")
+    ids = [client.create_run("0", run_name="twins").info.run_id for _ in range(2)]
+    with pytest.raises(UserError, match="twins") as refusal:
+        run(place, "frozen", "twins", "--no-log")
+    assert all(run_id in str(refusal.value) for run_id in ids)
+
+
 def test_named_data_that_are_not_the_runs_are_refused(place, here):
     for name in ("frozen", "tuned"):
         edit(here / name / "model" / "isic_smp.json", lambda info: info["data"].update(fingerprint="0" * 64))

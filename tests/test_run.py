@@ -3,6 +3,7 @@ in this one."""
 
 import json
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -314,6 +315,16 @@ def test_bad_input_is_one_line_and_exit_code_2(place, words, said, monkeypatch, 
     line = done.stderr.splitlines()[-1]
     assert line.startswith("python -m isic_smp.run: error: ")
     assert said in line
+
+
+def test_a_broken_manifest_is_said_before_any_work(place, tmp_path, in_this_process):
+    shutil.copytree(place / "pictures", tmp_path / "pictures")
+    (tmp_path / "pictures" / "manifest.csv").write_bytes(b"id,diagnosis\n\xff\xfe,benign\n")
+    words = ["--data", "synthetic", "--data-dir", tmp_path / "pictures", "--recipe", place / "small.yaml"]
+    done = in_this_process(run_command, *words, "--output-dir", tmp_path / "out", "--cache-dir", tmp_path)
+    assert done.returncode == 2
+    assert "manifest.csv" in done.stderr.splitlines()[-1] and "mend or remove it" in done.stderr
+    assert not (tmp_path / "out").exists()
 
 
 def test_a_programming_error_keeps_its_traceback(place):

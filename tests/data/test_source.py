@@ -9,7 +9,7 @@ import pytest
 
 from isic_smp import __version__
 from isic_smp.data.isic2016 import load_isic2016
-from isic_smp.data.source import DEFAULT_DIR, VARIABLE, resolve_data
+from isic_smp.data.source import DEFAULT_DIR, VARIABLE, default_cache_dir, resolve_data
 from isic_smp.data.synthetic import make_synthetic
 from isic_smp.errors import UserError
 
@@ -115,3 +115,11 @@ def test_a_cache_folder_that_is_a_file_is_said(nowhere):
     (nowhere / "cache").touch()
     with pytest.raises(UserError, match=r"cannot write to .*cache.*choose another --cache-dir"):
         resolve_data("synthetic", None, cache_dir=nowhere / "cache")
+
+
+def test_the_cache_lies_where_it_is_asked_for(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "user"))
+    monkeypatch.delenv("ISIC_SMP_CACHE", raising=False)
+    assert default_cache_dir() == tmp_path / "user" / "isic_smp"
+    monkeypatch.setenv("ISIC_SMP_CACHE", str(tmp_path / "own"))
+    assert default_cache_dir() == tmp_path / "own"
