@@ -122,12 +122,14 @@ def _get_or_create(client: "MlflowClient", name: str, root: Path | None) -> str:
 
 def without_password(uri: str) -> str:
     """`uri` fit for messages and files: without the password that it may hold."""
+    hidden = f"{uri.partition('://')[0]}://…"
     try:
         parts = urlsplit(uri)
     except ValueError:
-        return f"{uri.partition('://')[0]}://…"
+        return hidden
     if parts.password is None:
-        return uri
+        # A / in a password ends the host's part too early.
+        return hidden if ":" in parts.netloc and "@" in parts.path + parts.query + parts.fragment else uri
     host = parts.netloc.rpartition("@")[2]
     return parts._replace(netloc=f"{parts.username}:***@{host}").geturl()
 
