@@ -45,6 +45,7 @@ def test_a_checkpoint_is_gone_on_from(tmp_path, small_caches):
     from isic_smp.training.checkpoint import Checkpoints
     from isic_smp.training.fit import fit
     from isic_smp.training.recipe import Recipe
+    from isic_smp.training.resume import resumable_state
 
     shutil.copy(GOLDEN / "last.pt", tmp_path / "last.pt")
     checkpoints = Checkpoints(tmp_path)
@@ -55,15 +56,16 @@ def test_a_checkpoint_is_gone_on_from(tmp_path, small_caches):
         PixelBatches(cache, Order(len(cache), 8, shuffle=shuffle), mean=model.mean, std=model.std)
         for cache, shuffle in zip(small_caches, (True, False), strict=True)
     )
+    recipe = Recipe.from_dict(state["recipe"], Recipe())
     result = fit(
         model,
-        Recipe.from_dict(state["recipe"], Recipe()),
+        recipe,
         train,
         val,
         device=torch.device("cpu"),
         checkpoints=checkpoints,
         fingerprint=state["fingerprint"],
-        resume=True,
+        state=resumable_state(checkpoints, recipe, state["fingerprint"]),
         on_epoch=lambda record, model: None,
         progress=EpochBars(3, shown=False),
     )

@@ -15,9 +15,27 @@ from isic_smp.models.families import (
     parse_encoder_name,
 )
 
+# One of each family and padding; the rest of the table is slow.
+TYPICAL = {
+    "mobilenetv1_100",
+    "mobilenetv2_035",
+    "mobilenetv3_large_075",
+    "mobilenetv3_small_050",
+    "tf_mobilenetv3_large_075",
+    "tf_mobilenetv3_small_075",
+    "mobilenetv4_conv_small_035",
+    "mobilenetv4_conv_aa_medium",
+    "mobilenetv4_conv_blur_medium",
+}
+
+
+def networks():
+    for name in STAGE_STRIDES:
+        yield pytest.param(name, marks=() if name in TYPICAL else pytest.mark.slow)
+
 
 @pytest.mark.oldest
-@pytest.mark.parametrize("timm_name", STAGE_STRIDES)
+@pytest.mark.parametrize("timm_name", networks())
 def test_strides_and_padding_are_timms(timm_name):
     with torch.device("meta"):  # shapes without arithmetic
         network = timm.create_model(timm_name, pretrained=False).eval()

@@ -10,9 +10,8 @@ from torch.export import Dim, export
 from isic_smp.models.encoder import TruncatedMobileNet
 from isic_smp.models.upconvnet import UpConvNet
 
+# Those of no model below; a model's graph holds its encoder's.
 ENCODERS = {
-    "stem map": {"timm_name": "mobilenetv3_small_050", "cut": 1},
-    "same": {"timm_name": "mobilenetv2_035", "cut": 1, "same_padding": True},
     "tf": {"timm_name": "tf_mobilenetv3_small_minimal_100", "cut": 1},
     "dilated": {"timm_name": "mobilenetv2_035", "cut": 3, "output_stride": 8},
     "v4 blur": {"timm_name": "mobilenetv4_conv_blur_medium", "cut": 1},
@@ -29,9 +28,9 @@ MODELS = {
 }
 
 
-def networks():
+def networks(encoder_marks=()):
     for name, settings in ENCODERS.items():
-        yield pytest.param(TruncatedMobileNet, settings, id=f"encoder {name}")
+        yield pytest.param(TruncatedMobileNet, settings, id=f"encoder {name}", marks=encoder_marks)
     for name, settings in MODELS.items():
         yield pytest.param(UpConvNet, {**settings, "encoder_weights": None}, id=f"model {name}")
 
@@ -48,7 +47,7 @@ def test_torchscript(kind, settings):
         assert_same(torch.jit.script(network)(x), network(x))
 
 
-@pytest.mark.parametrize(("kind", "settings"), networks())
+@pytest.mark.parametrize(("kind", "settings"), networks(encoder_marks=pytest.mark.slow))
 def test_compiles_as_one_graph(kind, settings):
     torch.compiler.reset()
     network, x = kind(**settings).eval(), torch.randn(2, 3, 64, 32)
@@ -58,7 +57,7 @@ def test_compiles_as_one_graph(kind, settings):
         assert_same(compiled(x), network(x))
 
 
-@pytest.mark.parametrize(("kind", "settings"), networks())
+@pytest.mark.parametrize(("kind", "settings"), networks(encoder_marks=pytest.mark.slow))
 def test_exports_with_any_batch_height_and_width(kind, settings):
     network = kind(**settings).eval()
     step = getattr(network, "encoder", network).output_stride

@@ -1,10 +1,10 @@
 """Weights from files, the hub, or none; what does not fit is refused."""
 
+import contextlib
 import json
-import os
-import socket
-import subprocess
-import sys
+import queue
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 import segmentation_models_pytorch as smp
@@ -15,6 +15,7 @@ from timm.models import adapt_input_conv
 
 import isic_smp.plugin  # noqa: F401
 from isic_smp.errors import UserError
+from isic_smp.models import weights
 from isic_smp.models.encoder import TruncatedMobileNet
 from isic_smp.models.upconvnet import UpConvNet
 from isic_smp.models.weights import load_encoder_weights, resolve_encoder_weights
@@ -171,44 +172,70 @@ def test_weights_in_the_hubs_cache_need_no_network(tmp_path, monkeypatch):
     assert weights.source == "timm/mobilenetv3_small_050.lamb_in1k"
 
 
-def test_off_line_the_choices_are_named():
+def test_off_line_the_choices_are_named(tmp_path, monkeypatch):
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
     with pytest.raises(
         UserError, match=r"not in its cache: .* imagenet, isic2016, none, or a \.safetensors file"
     ):
         resolve_encoder_weights("imagenet", "mobilenetv2_100")
 
 
-@pytest.mark.parametrize("answer", ["refused", pytest.param("silence", marks=pytest.mark.slow)])
-def test_without_a_network_it_takes_seconds(tmp_path, answer):
-    """The hub's own client would go on trying for half a minute."""
-    script = """
-import time
-from isic_smp.models.weights import resolve_encoder_weights
-start = time.monotonic()
-try:
-    resolve_encoder_weights("imagenet", "mobilenetv2_100")
-except Exception as error:
-    print(type(error).__name__, error, sep="|")
-print(time.monotonic() - start)
-"""
-    with socket.create_server(("127.0.0.1", 0)) as silent:  # accepts, and never says a word
-        port = silent.getsockname()[1] if answer == "silence" else 9
-        settings = {
-            "HF_ENDPOINT": f"http://127.0.0.1:{port}",
-            "HF_HUB_OFFLINE": "0",
-            "HF_HOME": str(tmp_path),
+@pytest.fixture
+def hub(tmp_path, monkeypatch):
+    """Starts a hub that cannot serve, which the hub's client takes for the real one; requests for files come back.
+
+    It answers 503; where it is `silent`, long after the client should have given up.
+    """
+    over, servers = threading.Event(), []
+
+    def start(silent):
+        asked = queue.Queue()
+
+        class Unavailable(BaseHTTPRequestHandler):
+            def do_GET(self):
+                if "/resolve/" in self.path:  # the client asks for more than files
+                    asked.put((self.command, self.path))
+                if silent:
+                    over.wait(5)
+                with contextlib.suppress(ConnectionError):  # nobody waits any more
+                    self.send_error(503)
+
+            do_HEAD = do_GET
+
+            def log_message(self, *_): ...
+
+        servers.append(ThreadingHTTPServer(("127.0.0.1", 0), Unavailable))
+        threading.Thread(target=servers[-1].serve_forever, args=(0.01,), daemon=True).start()
+        endpoint = f"http://127.0.0.1:{servers[-1].server_port}"
+        constants = {
+            "HF_HUB_OFFLINE": False,
+            "HF_HUB_CACHE": str(tmp_path),
+            "ENDPOINT": endpoint,
+            "HUGGINGFACE_CO_URL_TEMPLATE": endpoint + "/{repo_id}/resolve/{revision}/{filename}",
         }
-        done = subprocess.run(
-            [sys.executable, "-c", script],
-            env={**os.environ, **settings},
-            capture_output=True,
-            text=True,
-            timeout=120,
-            check=True,
-        )
-    message, seconds = done.stdout.splitlines()
-    assert message.startswith("UserError|cannot get imagenet weights timm/mobilenetv2_100.ra_in1k")
-    assert float(seconds) < 10
+        for name, value in constants.items():
+            monkeypatch.setattr(f"huggingface_hub.constants.{name}", value)
+        return asked
+
+    yield start
+    over.set()
+    for server in servers:
+        server.shutdown()
+        server.server_close()
+
+
+@pytest.mark.parametrize("silent", [False, True])
+def test_a_hub_that_cannot_serve_is_asked_once(hub, monkeypatch, silent):
+    """The hub's own client would go on trying for half a minute."""
+    asked = hub(silent)
+    if silent:
+        monkeypatch.setattr(weights, "_HUB_SECONDS", 0.2)
+    why = "Timeout" if silent else "Error"
+    with pytest.raises(UserError, match=rf"weights timm/mobilenetv2_100\.ra_in1k from the hub \(\w*{why}\)"):
+        resolve_encoder_weights("imagenet", "mobilenetv2_100")
+    file = "/timm/mobilenetv2_100.ra_in1k/resolve/main/model.safetensors"
+    assert asked.get(timeout=60) == ("HEAD", file)
+    assert asked.empty()
 
 
 @pytest.mark.parametrize(

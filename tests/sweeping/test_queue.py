@@ -1,14 +1,15 @@
 """A study's queue: every trial ends exactly once, whatever becomes of its workers."""
 
+import contextlib
 import dataclasses
-import multiprocessing
-import os
 import signal
+import sqlite3
 import time
 from pathlib import Path
 
 import optuna
 import pytest
+import simulated_study
 from optuna.distributions import CategoricalDistribution
 from optuna.trial import TrialState
 
@@ -23,6 +24,8 @@ from isic_smp.training.recipe import PRESETS
 
 DISTRIBUTIONS, CELLS = grid(seed=range(12))
 HEARTBEAT = 1
+SELDOM = 60
+"""A heartbeat that no slow machine misses: of such a worker only `age` makes a dead one."""
 
 
 def plan(count: int = 12, **changes) -> Plan:
@@ -34,9 +37,15 @@ def url(tmp_path: Path) -> str:
     return f"sqlite:///{tmp_path / 'study.db'}"
 
 
-def run(url: str, objective, count: int = 12) -> None:
-    study = open_study("s", plan(count), url=url, heartbeat=HEARTBEAT)
-    work(study, objective, url=url, heartbeat=HEARTBEAT, on_ended=lambda *_: None)
+def run(url: str, objective, count: int = 12, heartbeat: int = HEARTBEAT) -> None:
+    study = open_study("s", plan(count), url=url, heartbeat=heartbeat)
+    work(study, objective, url=url, heartbeat=heartbeat, on_ended=lambda *_: None)
+
+
+def age(url: str) -> None:
+    """Let an hour pass since every sign of life."""
+    with contextlib.closing(sqlite3.connect(url.removeprefix("sqlite:///"))) as database, database:
+        database.execute("UPDATE trial_heartbeats SET heartbeat = datetime('now', '-1 hour')")
 
 
 def quick(trial: optuna.Trial) -> float:
@@ -49,7 +58,7 @@ def slow(trial: optuna.Trial) -> float:
 
 
 def test_several_workers_run_each_cell_once(url):
-    context = multiprocessing.get_context("spawn")
+    context = simulated_study.context()
     workers = [context.Process(target=run, args=(url, slow)) for _ in range(3)]  # all open the empty file
     for worker in workers:
         worker.start()
@@ -62,19 +71,21 @@ def test_several_workers_run_each_cell_once(url):
 
 
 def test_a_killed_workers_trial_is_taken_over_under_its_first_number(url):
-    context = multiprocessing.get_context("spawn")
-    worker = context.Process(target=run, args=(url, _hang_on_second, 3))
+    worker = simulated_study.context().Process(target=run, args=(url, _hang_on_second, 3, SELDOM))
     worker.start()
-    study = open_study("s", plan(3), url=url, heartbeat=HEARTBEAT)
+    study = open_study("s", plan(3), url=url, heartbeat=SELDOM)
     while len(study.get_trials(states=(TrialState.COMPLETE,))) < 1 or not study.get_trials(
         states=(TrialState.RUNNING,)
     ):
-        time.sleep(0.1)
-    time.sleep(1.5 * HEARTBEAT)  # it has given a sign of life
-    os.kill(worker.pid, signal.SIGKILL)
+        assert worker.is_alive()
+        time.sleep(0.02)
+    worker.kill()
     worker.join()
+    assert worker.exitcode == -signal.SIGKILL
+    assert requeue_lost(study) == 0  # it may be alive
     assert not is_over(study)
-    run(url, quick, 3)
+    age(url)
+    run(url, quick, 3, SELDOM)
     assert is_over(study)
     assert [first_number(trial) for trial in ended(study)] == [0, 1, 2]
     assert [trial.value for trial in ended(study)] == [0.0, 1.0, 2.0]
@@ -139,9 +150,10 @@ def test_a_trial_that_gets_further_each_time_is_not_given_up(url):
 
 
 def test_a_worker_that_dies_between_claim_and_training_is_noticed(url):
-    study = open_study("s", plan(1), url=url, heartbeat=HEARTBEAT)
+    study = open_study("s", plan(1), url=url, heartbeat=SELDOM)
     study.ask()  # and it dies: no thread ever gives a sign of life
-    time.sleep(5 * HEARTBEAT + 1)
+    assert requeue_lost(study) == 0
+    age(url)
     assert requeue_lost(study) == 1
     assert [trial.state for trial in queued(study)] == [TrialState.WAITING]
 

@@ -39,7 +39,7 @@ def test_the_estimate_itself_never_takes_what_a_large_picture_would(monkeypatch)
 
 
 def test_it_is_refused_warned_of_or_passed_by_what_is_free(monkeypatch):
-    model, needed = build(SMALL), []
+    model = build(SMALL)
 
     def say(free: float) -> str | None:
         monkeypatch.setattr(memory_need, "free_bytes", lambda: int(free))

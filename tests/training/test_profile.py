@@ -14,8 +14,8 @@ from isic_smp.training.profile import AHEAD, MAIN, TRACE, StepProfiler
 
 @pytest.fixture
 def profiled(small_caches, tmp_path):
-    def run(steps):
-        recipe = dataclasses.replace(SMALL, epochs=2, batch_size=4)
+    def run(steps, **changes):
+        recipe = dataclasses.replace(SMALL, **changes)
         model = build(recipe)
         said = []
         profiler = StepProfiler(Silent(), model=model, steps=steps, folder=tmp_path, say=said.append)
@@ -36,7 +36,7 @@ def profiled(small_caches, tmp_path):
 
 
 def test_the_trace_holds_the_steps_asked_for_and_every_part_has_its_time(profiled):
-    model, profiler, table, trace = profiled(2)
+    model, profiler, table, trace = profiled(2, epochs=2, batch_size=4)
     names = [event.get("name", "") for event in trace["traceEvents"]]
     assert names.count("isic_smp: backward") == names.count("isic_smp: optimizer") == 2
     assert any(name.startswith("aten::") for name in names)
@@ -52,6 +52,6 @@ def test_the_trace_holds_the_steps_asked_for_and_every_part_has_its_time(profile
 
 
 def test_an_epoch_shorter_than_the_profile_is_profiled_as_far_as_it_goes(profiled):
-    _, profiler, table, _ = profiled(100)
-    assert profiler.traced == 4  # five steps, the first of which warms up
-    assert "profile of 4 steps of 5" in table
+    _, profiler, table, _ = profiled(100, epochs=1, batch_size=10)
+    assert profiler.traced == 1  # two steps, the first of which warms up
+    assert "profile of 1 steps of 2" in table

@@ -1,6 +1,7 @@
 """BatchNorm shared by two real processes, against torch's own on the whole batch."""
 
-import socket
+import contextlib
+import multiprocessing
 
 import pytest
 import torch
@@ -31,8 +32,9 @@ def step(layers: nn.Module, share: slice) -> dict[str, torch.Tensor]:
     return {"y": y.detach(), "x": x.grad, **gradients, **dict(layers.named_buffers())}
 
 
-def work(rank: int, port: int, folder: str) -> None:
-    dist.init_process_group("gloo", f"tcp://127.0.0.1:{port}", rank=rank, world_size=2)
+def work(rank: int, folder: str) -> None:
+    torch.set_num_threads(1)  # a forked process has none of the threads that torch counts on
+    dist.init_process_group("gloo", f"file://{folder}/meeting", rank=rank, world_size=2)
     layers = make()
     with synced_batchnorm(layers, Ranks(rank, 2)):
         found = step(layers, SHARES[rank])
@@ -41,10 +43,8 @@ def work(rank: int, port: int, folder: str) -> None:
 
 
 def test_two_processes_normalise_by_the_whole_batch(tmp_path):
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    mp.spawn(work, (port, str(tmp_path)), nprocs=2)
+    multiprocessing.set_forkserver_preload(["torch.distributed", __name__])  # imported once for both
+    mp.start_processes(work, (str(tmp_path),), nprocs=2, start_method="forkserver")
     ranks = [torch.load(tmp_path / f"{rank}.pt") for rank in (0, 1)]
     layers = make()
     whole = step(layers, slice(None))
@@ -57,9 +57,23 @@ def test_two_processes_normalise_by_the_whole_batch(tmp_path):
         assert torch.equal(ranks[0][name], ranks[1][name]), name
 
 
-@pytest.mark.parametrize("world", [1, 2])
-def test_layers_are_as_before_afterwards(world):
+def assert_steps_alone(layers):
+    """The layers train without any other process, as if they had never been shared."""
+    torch.testing.assert_close(step(layers, slice(None)), step(make(), slice(None)), rtol=0, atol=0)
+
+
+def test_a_process_without_others_needs_no_group():
     layers = make()
-    with synced_batchnorm(layers, Ranks(0, world)):
-        assert all(("forward" in vars(layer)) is (world == 2) for layer in layers)
-    assert not any("forward" in vars(layer) for layer in layers)
+    with synced_batchnorm(layers, Ranks(0, 1)):
+        assert_steps_alone(layers)
+
+
+@pytest.mark.parametrize("interrupted", [False, True])
+def test_layers_are_as_before_afterwards(interrupted):
+    layers = make()
+    with contextlib.suppress(KeyboardInterrupt), synced_batchnorm(layers, Ranks(0, 2)):
+        with pytest.raises(ValueError, match="process group"):  # they do look for the other
+            step(layers, slice(None))
+        if interrupted:
+            raise KeyboardInterrupt
+    assert_steps_alone(layers)

@@ -3,11 +3,28 @@
 import json
 import pickle
 import struct
+import tempfile
 from collections.abc import Callable, Iterator
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 from .made import REFUSED, Kind, Maker
+
+
+@cache
+def bundle() -> dict[str, bytes]:
+    """The files of a saved model, made once: every kind changes its own copy."""
+    import isic_smp
+    from isic_smp.inference.load import save_bundle
+    from isic_smp.inference.preprocessing import Preprocessing
+
+    model = isic_smp.UpConvNet("trunc-mobilenetv2_035-s2", encoder_weights=None, decoder_channels=(8, 8, 8))
+    with tempfile.TemporaryDirectory() as folder:
+        save_bundle(
+            model, Preprocessing(size=32, mean=(0.5,) * 3, std=(0.5,) * 3), {}, Path(folder) / "model"
+        )
+        return {file.name: file.read_bytes() for file in (Path(folder) / "model").iterdir()}
 
 
 def saved(change: Callable[[Path], object], expected: Any = REFUSED) -> Maker:
@@ -15,13 +32,10 @@ def saved(change: Callable[[Path], object], expected: Any = REFUSED) -> Maker:
 
     def make(folder: Path) -> Kind:
         import isic_smp
-        from isic_smp.inference.load import save_bundle
-        from isic_smp.inference.preprocessing import Preprocessing
 
-        model = isic_smp.UpConvNet(
-            "trunc-mobilenetv2_035-s2", encoder_weights=None, decoder_channels=(8, 8, 8)
-        )
-        save_bundle(model, Preprocessing(size=32, mean=(0.5,) * 3, std=(0.5,) * 3), {}, folder / "model")
+        (folder / "model").mkdir()
+        for name, content in bundle().items():
+            (folder / "model" / name).write_bytes(content)
         change(folder / "model")
         return lambda: isic_smp.load(folder / "model"), expected
 
