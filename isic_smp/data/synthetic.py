@@ -20,6 +20,7 @@ __all__ = ["draw_lesion", "is_synthetic", "load_synthetic", "make_synthetic"]
 
 _FACTS = "synthetic.json"
 _QUALITY = 90  # of JPEG, about that of the real images
+_HANDED_OVER = 64  # pictures
 
 
 def make_synthetic(
@@ -116,8 +117,10 @@ def _write(root: Path, training: int, test: int, size: int, seed: int, progress:
     pool = ThreadPoolExecutor(os.cpu_count())  # numpy and OpenCV release the interpreter lock
     try:
         with tqdm(total=count, unit=" pictures", desc="draw", disable=not progress) as bar:
-            for _ in pool.map(write, range(count)):
-                bar.update()
+            # A few at a time: Ctrl-C while a task is handed over may leave the pool locked for ever.
+            for start in range(0, count, _HANDED_OVER):
+                for _ in pool.map(write, range(start, min(start + _HANDED_OVER, count))):
+                    bar.update()
     finally:
         pool.shutdown(cancel_futures=True)
 
