@@ -12,7 +12,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from isic_challenge_scoring.segmentation import SegmentationScore
 from PIL import Image
 
 import isic_smp
@@ -395,6 +394,8 @@ def test_the_official_scorers_figures_on_the_masks_are_ours(isic_dir, model, tmp
         (truth / pair.mask.name).symlink_to(pair.mask)
     out = tmp_path / "out"
     assert run(*(pair.image for pair in pairs), "--model", model, "--out", out) == 0
+    from isic_challenge_scoring.segmentation import SegmentationScore
+
     official = SegmentationScore.from_dir(truth, out / "masks").macro_average
     bundle = load_bundle(model)
     ours = score(Predictor(bundle.model, bundle.preprocessing), pairs).summary()
