@@ -43,7 +43,8 @@ def work(rank: int, folder: str) -> None:
 
 
 def test_two_processes_normalise_by_the_whole_batch(tmp_path):
-    multiprocessing.set_forkserver_preload(["torch.distributed", __name__])  # imported once for both
+    # Imported once for both.
+    multiprocessing.set_forkserver_preload(["timm.layers", "isic_smp.training.sync_batchnorm"])
     mp.start_processes(work, (str(tmp_path),), nprocs=2, start_method="forkserver")
     ranks = [torch.load(tmp_path / f"{rank}.pt") for rank in (0, 1)]
     layers = make()
