@@ -112,6 +112,11 @@ def test_a_grid_by_two_workers_ends_in_an_answer_and_does_nothing_twice(tmp_path
     assert len(children) == 6
     assert all(child.info.status == "FINISHED" for child in [*children, parent])
     assert all("test/iou_per_image_own" in child.data.metrics for child in children)
+    study = optuna.load_study(
+        study_name=None, storage=f"sqlite:///{next(tmp_path.glob('runs/sweeps/*/study.db'))}"
+    )
+    kept = {trial.user_attrs["run_id"]: str(trial.user_attrs["kept_epoch"]) for trial in study.trials}
+    assert {child.info.run_id: child.data.tags["kept_epoch"] for child in children} == kept
     assert {"answer.md", "trials.csv", "report.html"} <= {
         artifact.path for artifact in client.list_artifacts(parent.info.run_id)
     }

@@ -1,69 +1,88 @@
-"""What a study sends to MLflow where the server fails on the way."""
+"""What a study sends to MLflow where the store fails on the way."""
 
 from pathlib import Path
-from types import SimpleNamespace
 
 import optuna
 import pytest
-import requests
+import torch
+from mlflow import MlflowClient
 
+import isic_smp
+from isic_smp.data.source import resolve_data
+from isic_smp.data.synthetic import make_synthetic
 from isic_smp.errors import UserError
-from isic_smp.sweeping import final_scores
-from isic_smp.sweeping.results import TEST
+from isic_smp.inference.load import OUTPUT_FOLDER, save_bundle
+from isic_smp.inference.preprocessing import Preprocessing
+from isic_smp.store import experiment_id, prepare_store
+from isic_smp.sweeping.final_scores import FILE, score_tests
+from isic_smp.sweeping.results import TEST, TrialResult
 from isic_smp.sweeping.study_run import StudyRun
 
 
-class Client:
-    """An MLflow client whose server takes no files while it `fails`."""
-
-    def __init__(self) -> None:
-        self.fails = True
-        self.files: list[str] = []
-
-    def log_batch(self, run_id: str, metrics: list) -> None:
-        pass
-
-    def log_artifact(self, run_id: str, path: str, folder: str | None = None) -> None:
-        if self.fails:
-            raise requests.ConnectionError("Connection aborted.")
-        self.files.append(f"{run_id}/{folder}/{Path(path).name}")
+@pytest.fixture
+def store(tmp_path):
+    """A store's address, its client, and an experiment in it."""
+    uri = prepare_store(f"sqlite:///{tmp_path}/mlflow.db")
+    return uri, MlflowClient(uri), experiment_id("sweeps", tracking_uri=uri)
 
 
 @pytest.fixture
-def client(monkeypatch) -> Client:
-    made = Client()
-    monkeypatch.setattr("mlflow.MlflowClient", lambda uri: made)
-    return made
+def trial(tmp_path, store) -> TrialResult:
+    """A complete one of a tiny network."""
+    torch.manual_seed(0)
+    model = isic_smp.UpConvNet("trunc-mobilenetv2_035-s1", encoder_weights=None).eval()
+    preprocessing = Preprocessing(size=32, mean=(0.5,) * 3, std=(0.25,) * 3)
+    info = {"recipe": {"loss": "bce", "batch_size": 2}}
+    save_bundle(model, preprocessing, info, tmp_path / "trial" / OUTPUT_FOLDER)
+    _, client, experiment = store
+    return TrialResult(
+        number=3,
+        params={},
+        seed=0,
+        folder=tmp_path / "trial",
+        run_id=client.create_run(experiment).info.run_id,
+        val_iou=0.5,
+        val_dice=0.6,
+        test_iou=None,
+        test_dice=None,
+        parameters=1,
+        gmacs=0.1,
+        seconds=1.0,
+    )
 
 
-def test_test_scores_that_did_not_reach_mlflow_are_sent_again_and_not_computed_again(
-    client, tmp_path, monkeypatch
-):
-    scored = []
+def test_test_scores_that_did_not_reach_mlflow_are_sent_again_and_not_computed_again(store, trial, tmp_path):
+    uri, client, experiment = store
+    make_synthetic(tmp_path / "drawn", train=1, val=1, test=2, size=32)
+    data, _ = resolve_data("synthetic", tmp_path / "drawn", cache_dir=tmp_path)
+    study = optuna.create_study()
 
-    def score(result, *_, **__):
-        scored.append(result.number)
-        return SimpleNamespace(
-            to_csv=lambda path: path.write_text("id\n"), summary=lambda: {"iou_per_image_own": 0.5}
-        )
+    def visit(address: str) -> None:
+        run = StudyRun("parent", experiment, address)
+        score_tests(study, [trial], data, run=run, binarize_masks=False, device="cpu")
 
-    monkeypatch.setattr(final_scores, "_score", score)
-    study, trial = optuna.create_study(), SimpleNamespace(number=3, folder=tmp_path, run_id="r")
+    def sent() -> list[str]:
+        return [file.path for file in client.list_artifacts(trial.run_id, "scores")]
 
-    def visit() -> None:
-        run = StudyRun("parent", "0", "http://localhost:1")
-        final_scores.score_tests(study, [trial], None, run=run, binarize_masks=False, device="cpu")
-
-    visit()
-    assert f"{TEST}3" in study.user_attrs and client.files == []
-    client.fails = False
-    visit()
-    visit()
-    assert client.files == ["r/scores/test_scores.csv"]
-    assert scored == [3]
+    visit("http://127.0.0.1:9")  # where nobody listens
+    table = trial.folder / FILE
+    scored = table.stat().st_mtime_ns
+    assert f"{TEST}3" in study.user_attrs and sent() == []
+    visit(uri)
+    assert sent() == [f"scores/{FILE}"] and table.stat().st_mtime_ns == scored
+    assert "test/iou_per_image_own" in client.get_run(trial.run_id).data.metrics
+    table.write_text("changed since")  # would be sent if it were sent once more
+    visit(uri)
+    assert Path(client.download_artifacts(trial.run_id, f"scores/{FILE}")).read_text() != "changed since"
+    assert len(client.get_metric_history(trial.run_id, "test/iou_per_image_own")) == 1
 
 
-def test_an_answer_whose_files_do_not_arrive_is_one_line(client, tmp_path):
-    run = StudyRun("parent", "0", "http://localhost:1")
-    with pytest.raises(UserError, match=r"did not reach .*Connection aborted.*same command again"):
+def test_an_answer_whose_files_do_not_arrive_is_one_line(store, tmp_path):
+    uri, client, experiment = store
+    parent = client.create_run(experiment).info
+    (tmp_path / "answer.md").write_text("an answer")
+    Path(parent.artifact_uri).parent.mkdir(parents=True)
+    Path(parent.artifact_uri).touch()  # a file where the run's folder should be
+    run = StudyRun(parent.run_id, experiment, uri)
+    with pytest.raises(UserError, match=r"did not reach .*same command again"):
         run.finish("FINISHED", files=[tmp_path / "answer.md"], metrics={}, answer="")

@@ -2,7 +2,6 @@
 
 import subprocess
 import sys
-from types import SimpleNamespace
 
 import pytest
 import torch
@@ -10,7 +9,6 @@ from optuna.trial import TrialState
 from simulated_study import STUDY, NoSetup, Simulation
 
 from isic_smp.errors import FolderInUse
-from isic_smp.sweeping import alone
 from isic_smp.sweeping.queue import REASON, ended
 from isic_smp.sweeping.trial import Outcome, TrialRunner
 from isic_smp.sweeping.worker import work
@@ -83,19 +81,6 @@ def test_a_worker_whose_trial_was_taken_over_goes_on_with_the_next(tmp_path, mon
     assert len(lost) == 1
     # The lost one was tried again.
     assert sum(trial.state == TrialState.COMPLETE for trial in ended(study)) == 2
-
-
-def test_the_kept_epoch_is_counted_from_1_as_everywhere_else(monkeypatch, tmp_path):
-    monkeypatch.setattr(alone, "load", lambda folder: None)
-    monkeypatch.setattr(alone, "cost", lambda model, size: SimpleNamespace(parameters=1, multiply_adds=1))
-    scores = {"iou_per_image_own": 0.5, "dice_per_image_own": 0.5}
-    result = SimpleNamespace(
-        run_id="r",
-        output_dir=tmp_path,
-        fit=SimpleNamespace(kept_epoch=0),
-        validation=SimpleNamespace(summary=lambda: scores),
-    )
-    assert alone.outcome_of(result, SimpleNamespace(size=32)).kept_epoch == 1
 
 
 def test_what_waits_for_trials_needs_no_torch():
