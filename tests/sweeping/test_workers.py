@@ -23,6 +23,9 @@ class Session:
     def is_over(self):
         return True
 
+# Tests may run in a background job or under nohup, whose children ignore these.
+signal.signal(signal.SIGINT, signal.default_int_handler)
+signal.signal(signal.SIGHUP, signal.SIG_DFL)
 cli.end_on_sigterm()
 if worker_number() is None:
     start_workers(2, Session())
