@@ -107,11 +107,11 @@ def check_comparable(runs: Sequence[ScoredRun], *, any_size: bool = False) -> No
     first = runs[0]
     for run in runs[1:]:
         pair = f"cannot compare {first.name} with {run.name}"
-        marks = [r.data.get("fingerprint", "unknown")[:12] for r in (first, run)]
-        if marks[0] != marks[1]:
+        if _fingerprint(first) != _fingerprint(run):
             raise UserError(
-                f"{pair}: they worked on different data ({_describe(first)} with fingerprint {marks[0]}…, "
-                f"{_describe(run)} with {marks[1]}…); run both on the same data"
+                f"{pair}: they worked on different data ({_describe(first)} with fingerprint "
+                f"{_shortened(_fingerprint(first))}, {_describe(run)} with {_shortened(_fingerprint(run))}); "
+                "run both on the same data"
             )
         if odd := sorted(set(first.ids) ^ set(run.ids)):
             raise UserError(
@@ -130,6 +130,16 @@ def check_comparable(runs: Sequence[ScoredRun], *, any_size: bool = False) -> No
                 f"{pair}: their networks see pictures of {network[0]} and {network[1]} pixels; "
                 "if that is what you want to compare, add --any-size"
             )
+
+
+def _fingerprint(run: ScoredRun) -> str:
+    """Of all the data, with the fold or the group that was left out, if any."""
+    return run.data.get("fingerprint", "unknown")
+
+
+def _shortened(fingerprint: str) -> str:
+    digest, dash, part = fingerprint.partition("-")
+    return f"{digest[:12]}…{dash}{part}"
 
 
 def _describe(run: ScoredRun) -> str:

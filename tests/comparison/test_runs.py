@@ -13,6 +13,10 @@ from isic_smp.errors import UserError
     [
         ({"data": {"fingerprint": "0" * 64}}, "a with b: they worked on different data"),
         (
+            {"data": {"fingerprint": f"{'f' * 64}-without-hard"}},
+            "different data .* f{12}…, .* with f{12}…-without-hard",
+        ),
+        (
             {"ids": ("ISIC_0000000", "ISIC_0000001", "ISIC_0000009")},
             "2 images were scored in only one of them",
         ),
