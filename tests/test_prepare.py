@@ -2,7 +2,6 @@
 
 import dataclasses
 import shutil
-import socket
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -12,6 +11,7 @@ import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
 from drawn_pairs import write_pairs
+from free_port import free_port
 
 from isic_smp.data.isic2016 import LesionData
 from isic_smp.prepare import Place, prepare
@@ -76,10 +76,7 @@ def work(rank: int, port: int, folder: Path, data: LesionData, full: tuple[int, 
 @pytest.mark.parametrize("full", [(), (0,), (1,)])
 def test_processes_use_a_feature_bank_together_or_not_at_all(tmp_path, full):
     data = drawn(tmp_path)
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    mp.spawn(work, (port, tmp_path, data, full), nprocs=2)
+    mp.spawn(work, (free_port(), tmp_path, data, full), nprocs=2)
     found = [torch.load(tmp_path / f"{rank}.pt") for rank in (0, 1)]
     assert [f["banked"] for f in found] == [not full] * 2
     for rank, f in enumerate(found):

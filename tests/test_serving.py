@@ -7,7 +7,6 @@ import os
 import platform
 import re
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -20,6 +19,7 @@ import numpy as np
 import psutil
 import pytest
 import requests
+from free_port import free_port
 from PIL import Image
 
 pytestmark = pytest.mark.slow  # starts a server: half a minute
@@ -62,12 +62,6 @@ def answering(command: list, port: int, folder: Path, environment: dict[str, str
     finally:
         os.killpg(process.pid, signal.SIGTERM)
         process.wait(30)
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
 
 
 @pytest.fixture(scope="module")

@@ -22,7 +22,8 @@ import requests
 sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parents[1])]  # when called as a script
 
 from composed import CHECKOUT, DOCKER, Service  # noqa: E402
-from postgres_server import Server, free_port, programs  # noqa: E402
+from free_port import free_port  # noqa: E402
+from postgres_server import Server, programs  # noqa: E402
 
 VOLUMES = ("isic", "cache", "mlflow", "tmp")
 """What a container may write to."""

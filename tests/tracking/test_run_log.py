@@ -1,7 +1,6 @@
 import json
 import re
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -10,6 +9,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from free_port import free_port
 
 from isic_smp.errors import UserError
 from isic_smp.tracking.experiment_log import ExperimentLog
@@ -214,9 +214,7 @@ def test_an_error_after_the_end_leaves_the_ended_run_alone(start, client, tmp_pa
 
 def test_a_server_that_is_away_costs_nothing_and_gets_all_later(client, store, tmp_path, caplog):
     """The same journal code as with a live server; the run was made while it still answered."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        dead = f"http://127.0.0.1:{probe.getsockname()[1]}"
+    dead = f"http://127.0.0.1:{free_port()}"
     run_id = client.create_run("0").info.run_id
     log = RunLog(Journal(tmp_path / "out" / run_id), run_id=run_id, experiment_id="0", tracking_uri=dead)
     began = time.monotonic()

@@ -12,13 +12,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import requests
+from free_port import free_port
 
 from isic_smp.store import prepare_store
 from isic_smp.tracking.run_log import RunLog
 
 from .conftest import new_store
 from .fault_proxy import FaultProxy
-from .test_store import free_port
 
 pytestmark = pytest.mark.slow
 

@@ -4,18 +4,13 @@ import socket
 import time
 
 import pytest
+from free_port import free_port
 
 from isic_smp import store as store_module
 from isic_smp.errors import UserError
 from isic_smp.store import experiment_id, prepare_store, without_password
 
 from .conftest import STARTS
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
 
 
 def test_first_runs_that_start_together_all_succeed(started_together):
