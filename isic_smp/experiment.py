@@ -307,7 +307,7 @@ def _finish(
     }
     model_folder = output_dir / OUTPUT_FOLDER
     save_bundle(prepared.model, prepared.preprocessing, info, model_folder)
-    history = [dataclasses.asdict(record) for record in fitted.history]
+    history = [{**dataclasses.asdict(record), "epoch": record.epoch + 1} for record in fitted.history]
     write_text(output_dir / "history.json", json.dumps(history, indent=1))
     log.finish(prepared.model, predictor, fitted, validation=validation, test=test, model_folder=model_folder)
     return Result(

@@ -1,6 +1,7 @@
 """The main job as a user starts it, on drawn pictures, into a real store: in a process of its own, and with more words
 in this one."""
 
+import hashlib
 import json
 import re
 import shutil
@@ -10,6 +11,7 @@ import sys
 from functools import partial
 from pathlib import Path
 
+import albumentations
 import pytest
 from small_run import draw_pictures, write_recipe
 
@@ -79,6 +81,12 @@ def test_the_table_names_losses_and_scores_and_where_to_look(frozen):
     assert "test, 6 images" in frozen.stdout
     assert "mlflow ui --backend-store-uri sqlite:///mlruns/mlflow.db" in frozen.stdout
     assert "train 24 of 24, validation 6 of 6, test 6 of 6" in frozen.stderr
+
+
+def test_the_history_counts_epochs_as_mlflow_does(client, place, frozen):
+    history = json.loads((place / "out" / "frozen" / "history.json").read_text())
+    logged = client.get_metric_history(run_of(client, place, "frozen").info.run_id, "val/iou")
+    assert [(e["epoch"], e["val_iou"]) for e in history] == [(m.step, m.value) for m in logged]
 
 
 def test_a_run_that_is_over_stays_as_it_is_where_another_recipe_would_resume_it(client, place, again):
@@ -268,6 +276,35 @@ def test_sigterm_marks_the_run_and_resume_ends_it_as_if_nothing_had_been(client,
     assert [m.step for m in client.get_metric_history(run.info.run_id, "val/iou")] == [1, 2]
     one, other = (place / "out" / name / "model" / "model.safetensors" for name in ("frozen", "cut"))
     assert one.read_bytes() == other.read_bytes()
+
+
+def test_another_pipeline_under_the_same_name_does_not_go_on_with_a_run(client, place, again):
+    file = place / "views.json"
+    views = albumentations.Compose([albumentations.HorizontalFlip(p=0.5)])
+    albumentations.save(views, file)
+    words = ["--freeze", "--pipeline", "views.json", "--output-dir", "out/views", "--resume"]
+    done = again(*words, "--epochs", "1")
+    assert done.returncode == 0, done.stderr
+    digest = hashlib.sha256(file.read_bytes()).hexdigest()
+    assert run_of(client, place, "views").data.tags["pipeline_sha256"] == digest
+    albumentations.save(albumentations.Compose([albumentations.VerticalFlip(p=0.5)]), file)
+    other = again(*words, "--epochs", "1")
+    assert other.returncode == 2
+    assert "with another pipeline" in other.stderr.splitlines()[-1]
+    assert run_of(client, place, "views").info.status == "FINISHED"
+
+
+@pytest.mark.slow
+def test_a_compiled_network_is_trained_as_it_is_without(client, place, frozen, again):
+    done = again("--precision", "float32", "--compile", "--output-dir", "out/compiled")
+    assert done.returncode == 0, done.stderr
+    plain = again("--precision", "float32", "--output-dir", "out/plain")
+    assert plain.returncode == 0, plain.stderr
+    compiled, plain = (run_of(client, place, name).data.metrics for name in ("compiled", "plain"))
+    for name in ("train/loss", "val/loss", "test/loss"):
+        assert compiled[name] == pytest.approx(plain[name], rel=1e-3), name
+    networks = [load_bundle(place / "out" / name).model.state_dict() for name in ("compiled", "plain")]
+    assert networks[0].keys() == networks[1].keys()
 
 
 @pytest.mark.slow

@@ -10,6 +10,7 @@ class Epoch:
     """The figures of one epoch; Dice and IoU are per-image means at the network's size."""
 
     epoch: int
+    """From 0, as in checkpoints; what a user sees counts from 1."""
     train_loss: float
     train_dice: float
     train_iou: float
