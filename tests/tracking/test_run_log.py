@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from free_port import free_port
 
+from isic_smp import sync
 from isic_smp.errors import UserError
 from isic_smp.tracking.experiment_log import ExperimentLog
 from isic_smp.tracking.journal import Journal
@@ -199,6 +200,24 @@ def test_an_entry_that_mlflow_refuses_does_not_hold_up_the_rest(start, client):
     assert run.data.params["lr"] == "0.1" and run.data.metrics["val/dice"] == 0.5
     [refused] = map(json.loads, (log.journal.folder / "refused.jsonl").read_text().splitlines())
     assert refused["values"] == {"lr": "0.2"}
+
+
+def test_an_entry_that_mlflow_refuses_later_is_said_by_sync(client, store, tmp_path, in_this_process):
+    dead = f"http://127.0.0.1:{free_port()}"
+    run_id = client.create_run("0").info.run_id
+    folder = tmp_path / "out" / "journal" / run_id
+    log = RunLog(Journal(folder), run_id=run_id, experiment_id="0", tracking_uri=dead)
+    log.log_params({"lr": 0.1})
+    log.log_params({"lr": 0.2})
+    log.log_metrics({"val/dice": 0.5}, step=1)
+    assert log.finish(timeout=1) is False
+
+    done = in_this_process(sync, tmp_path / "out", "--tracking-uri", store)
+    assert done.returncode == 1
+    assert f"1 refused (see {folder / 'refused.jsonl'})" in done.stdout
+    run = client.get_run(run_id)
+    assert run.data.params["lr"] == "0.1" and run.data.metrics["val/dice"] == 0.5
+    assert in_this_process(sync, tmp_path / "out", "--tracking-uri", store).returncode == 0
 
 
 def test_an_error_after_the_end_leaves_the_ended_run_alone(start, client, tmp_path):
