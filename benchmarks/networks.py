@@ -116,6 +116,8 @@ def train_unet(options: argparse.Namespace) -> None:
     import isic_smp
     from isic_smp.data.isic2016 import load_isic2016
     from isic_smp.inference.load import save_bundle
+    from isic_smp.inference.predictor import Predictor
+    from isic_smp.inference.scoring import score
     from isic_smp.prepare import Place, prepare
     from isic_smp.training.checkpoint import Checkpoints
     from isic_smp.training.device import make_deterministic
@@ -155,7 +157,13 @@ def train_unet(options: argparse.Namespace) -> None:
     )
     if prepared.statistics is not None:
         renew_statistics(unet, recipe, **prepared.statistics, device=cpu)
-    save_bundle(unet, prepared.preprocessing, {"recipe": recipe.to_dict()}, options.unet / "model")
+    # As a run leaves it, so that `isic_smp.compare` takes the folder as one.
+    info = {
+        "recipe": recipe.to_dict() | {"encoder": UNET_ENCODER, "decoder": "smp.Unet"},
+        "data": {"name": data.name, "fingerprint": data.fingerprint, "description": data.describe()},
+    }
+    save_bundle(unet, prepared.preprocessing, info, options.unet / "model")
+    score(Predictor(unet, prepared.preprocessing), data.test).to_csv(options.unet / "test_scores.csv")
 
 
 def row(options: argparse.Namespace, name: str, models: list[Path]) -> Row:
