@@ -99,7 +99,8 @@ def draw(kept: Sequence[Row]) -> None:
 
 def _label(row: Row) -> str:
     """A network's name and how it was trained."""
-    return f"{row['network']}, {row['epochs']} epochs" + (", one seed" if row["seeds"] == 1 else "")
+    few = {1: ", one seed", 2: ", two seeds"}
+    return f"{row['network']}, {row['epochs']} epochs" + few.get(row["seeds"], "")
 
 
 def _one_two_five(value: float, _: object) -> str:
