@@ -60,7 +60,7 @@ def main() -> None:
     words.add_argument("--encoder-weights", type=Path, required=True)
     words.add_argument("--work-dir", type=Path, required=True)
     words.add_argument("--seeds", type=int, default=3)
-    words.add_argument("--unet-seeds", type=int, help="of the U-Net, which takes five times as long")
+    words.add_argument("--unet-seeds", type=int, help="of the U-Net, which takes twice as long")
     words.add_argument("--epochs", type=int, help="in place of the presets' own")
     words.add_argument("--unet-epochs", type=int, help="of the U-Net, in place of the default preset's own")
     words.add_argument("--without", nargs="*", choices=list(LATER), default=[], help="train without these")
