@@ -23,6 +23,8 @@ TEXT = 12
 ORANGE, BLUE, GREEN, VERMILLION = "#E69F00", "#0072B2", "#009E73", "#D55E00"
 SIZE_MARKS = (("o", ORANGE), ("s", BLUE), ("^", GREEN))
 FAINT = "#666666"
+MANY = 4
+"""Comparisons that are still drawn with their parts."""
 
 
 def scatter(comparison: Comparison, path: Path) -> None:
@@ -117,19 +119,23 @@ def differences(comparison: Comparison, path: Path) -> None:
 
 
 def effects(comparisons: Sequence[Comparison], path: Path) -> None:
-    """Mean differences with their intervals: all images, thirds of the lesion sizes, diagnoses."""
+    """Mean differences with their intervals: all images, thirds of the lesion sizes, diagnoses.
+
+    Of many comparisons all images alone, so that they are seen at a glance; the table has their parts.
+    """
     rows = []
+    many = len(comparisons) > MANY
     for comparison in comparisons:
         prefix = f"{comparison.b.label}: " if len(comparisons) > 1 else ""
-        rows.append((f"{prefix}all images", comparison.overall, True))
-        rows += [(name, found, False) for name, found in comparison.parts.items()]
+        rows.append((comparison.b.label if many else f"{prefix}all images", comparison.overall, True))
+        rows += [(name, found, False) for name, found in comparison.parts.items() if not many]
     figure = _figure(8.6, 1.3 + 0.42 * len(rows))
     axes = figure.subplots()
     axes.axvline(0, color="black", linewidth=1.2)
     for y, (_, found, is_main) in enumerate(rows):
         axes.plot([found.ci_low, found.ci_high], [y, y], color=BLUE, linewidth=3 if is_main else 2)
         axes.plot(found.difference, y, "D" if is_main else "o", color=BLUE, markersize=8 if is_main else 6)
-        if is_main and y:
+        if is_main and y and not many:
             axes.axhline(y - 0.5, color=FAINT, linewidth=0.8)
     axes.set_yticks(range(len(rows)), [f"{name} ({found.n_images})" for name, found, _ in rows])
     for tick, (_, _, is_main) in zip(axes.get_yticklabels(), rows, strict=True):

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
+from isic_smp.data.fingerprint import shortened
 from isic_smp.errors import UserError
 from isic_smp.inference.from_mlflow import MODEL_FOLDER, RUN
 from isic_smp.store import one_line, prepare_store, without_password
@@ -110,7 +111,7 @@ def check_comparable(runs: Sequence[ScoredRun], *, any_size: bool = False) -> No
         if _fingerprint(first) != _fingerprint(run):
             raise UserError(
                 f"{pair}: they worked on different data ({_describe(first)} with fingerprint "
-                f"{_shortened(_fingerprint(first))}, {_describe(run)} with {_shortened(_fingerprint(run))}); "
+                f"{shortened(_fingerprint(first))}, {_describe(run)} with {shortened(_fingerprint(run))}); "
                 "run both on the same data"
             )
         if odd := sorted(set(first.ids) ^ set(run.ids)):
@@ -135,11 +136,6 @@ def check_comparable(runs: Sequence[ScoredRun], *, any_size: bool = False) -> No
 def _fingerprint(run: ScoredRun) -> str:
     """Of all the data, with the fold or the group that was left out, if any."""
     return run.data.get("fingerprint", "unknown")
-
-
-def _shortened(fingerprint: str) -> str:
-    digest, dash, part = fingerprint.partition("-")
-    return f"{digest[:12]}…{dash}{part}"
 
 
 def _describe(run: ScoredRun) -> str:

@@ -37,6 +37,12 @@ def fingerprint(splits: Mapping[str, Sequence[Pair]], *, cache_dir: Path | None 
     return total.hexdigest()
 
 
+def shortened(fingerprint: str) -> str:
+    """Twelve digits of a fingerprint, and the fold or the group that was left out, if any: to be read by people."""
+    digest, dash, part = fingerprint.partition("-")
+    return f"{digest[:12]}…{dash}{part}"
+
+
 def _digests(files: Sequence[Path], cache: Path | None) -> dict[Path, str]:
     known = _load(cache)
     keys = {path: _key(path) for path in files}

@@ -74,7 +74,7 @@ GROUPS: dict[str, Callable[[Marks], np.ndarray]] = {
 def hold_out(data: LesionData, group: str, *, cache_dir: Path, binarize_masks: bool = False) -> LesionData:
     """`data` without the pictures of a group to train on, and with all of them, and no others, to validate on.
 
-    Test pictures stay as they are; nobody looks at them here. A lesion of which there are two pictures may be on both
+    A held-out group is for choosing, so nothing is tested. A lesion of which there are two pictures may be on both
     sides (2 of the 388 hard ones that ISIC 2016's subset has); `folds.take_fold` keeps such pairs together.
 
     Raises:
@@ -98,6 +98,7 @@ def hold_out(data: LesionData, group: str, *, cache_dir: Path, binarize_masks: b
         data,
         train=train,
         val=val,
+        test=(),
         fingerprint=f"{data.fingerprint}-without-{group}",
-        official={**data.official, "train": len(train), "val": len(val)},
+        official={"train": len(train), "val": len(val), "test": 0},
     )

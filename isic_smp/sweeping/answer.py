@@ -20,7 +20,7 @@ ANSWER, TRIALS, PICTURES = "answer.md", "trials.csv", "pictures"
 
 @dataclass(frozen=True, kw_only=True)
 class Findings:
-    """A finished study, its chosen trials scored on the test images."""
+    """A finished study, its chosen trials scored on the test images where it is to be tested."""
 
     study: optuna.Study
     plan: Plan
@@ -28,6 +28,11 @@ class Findings:
     data: LesionData
     folder: Path
     tracking_uri: str
+
+    @property
+    def tested(self) -> bool:
+        """Whether test images were scored."""
+        return self.plan.tested and bool(self.data.test)
 
 
 @dataclass(frozen=True)
@@ -57,7 +62,12 @@ def write_answer(findings: Findings, answer: Answer, *, run: StudyRun) -> str:
     ]
     about = (
         f"{findings.data.describe()}; scores are per-image means at the images' own sizes; everything was "
-        "chosen by validation scores, test scores were computed afterwards, for the trials shown."
+        "chosen by validation scores, "
+    )
+    about += (
+        "test scores were computed afterwards, for the trials shown."
+        if findings.tested
+        else "and no test image was looked at."
     )
     text = "\n".join([f"# {study.study_name}", "", counts, *reasons, "", answer.text, "", about])
     (folder / ANSWER).write_text(text + "\n", encoding="utf-8")

@@ -35,6 +35,9 @@ class Options:
     """List the trials and stop."""
     heartbeat: int = 15
     """Seconds between signs of life; a trial without one for four times as long is taken over."""
+    hold_out: Literal["faint", "small", "cut", "cool", "hard"] | None = None
+    """Train without this group of pictures and choose by it alone: faint, small, cut by the frame, in cool light, or any
+    of these. No test scores."""
     output_dir: Path | None = None
     """Folder of the study: a folder a trial, and the answer. Default: runs/sweeps/STUDY."""
     data: Literal["auto", "isic2016", "synthetic"] = "auto"

@@ -45,6 +45,8 @@ class Plan:
     """Further seeds under which the winners are trained once all cells are done."""
     is_grid: bool = True
     """Every cell names all parameters, and the answer is about all of them, not about the best."""
+    tested: bool = True
+    """Test images are scored once the study is finished; not where its answer is for choosing by."""
 
     def recipe(self, params: Params, *, seed: int | None = None) -> Recipe:
         """The recipe of a trial.

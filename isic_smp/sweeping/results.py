@@ -120,21 +120,14 @@ def table(found: Sequence[Cell], more: Mapping[str, Sequence[str]] | None = None
         more: further columns, a text for each cell.
     """
     names = list(dict.fromkeys(name for cell in found for name in cell.params))
-    head = [
-        *names,
-        "seeds",
-        "val IoU",
-        "val Dice",
-        "test IoU",
-        "test Dice",
-        "M parameters",
-        "G multiply-adds",
-    ]
-    head += ["s a trial", *(more or {})]
+    scores = {"val IoU": "val_iou", "val Dice": "val_dice"}
+    if any(trial.test_iou is not None for cell in found for trial in cell.trials):
+        scores |= {"test IoU": "test_iou", "test Dice": "test_dice"}
+    head = [*names, "seeds", *scores, "M parameters", "G multiply-adds", "s a trial", *(more or {})]
     rows = []
     for i, cell in enumerate(found):
         row = [say(cell.params.get(name)) for name in names] + [str(len(cell.trials))]
-        row += [_score(cell, name) for name in ("val_iou", "val_dice", "test_iou", "test_dice")]
+        row += [_score(cell, name) for name in scores.values()]
         row += [f"{cell.trials[0].parameters / 1e6:.3f}", f"{cell.trials[0].gmacs:.3f}"]
         row += [f"{cell.mean('seconds'):.0f}", *(column[i] for column in (more or {}).values())]
         rows.append(row)

@@ -8,6 +8,7 @@ from pathlib import Path
 import optuna
 from optuna.trial import FrozenTrial
 
+from isic_smp.data.groups import hold_out
 from isic_smp.data.isic2016 import LesionData
 from isic_smp.data.source import default_cache_dir, resolve_data
 from isic_smp.errors import UserError
@@ -57,9 +58,12 @@ class Session:
         Raises:
             UserError: one of them cannot be used.
         """
-        data, _ = resolve_data(
-            options.data, options.data_dir, cache_dir=options.cache_dir or default_cache_dir()
-        )
+        cache_dir = options.cache_dir or default_cache_dir()
+        data, _ = resolve_data(options.data, options.data_dir, cache_dir=cache_dir)
+        if options.hold_out is not None:
+            data = hold_out(
+                data, options.hold_out, cache_dir=cache_dir, binarize_masks=options.binarize_masks
+            )
         experiment = options.experiment or (
             (DEMO_EXPERIMENT if data.name == "synthetic" else data.name) + SWEEPS
         )
@@ -82,6 +86,7 @@ class Session:
             data="isic2016" if self.data.name == "isic2016" else options.data,
             data_dir=options.data_dir,
             binarize_masks=options.binarize_masks,
+            hold_out=options.hold_out,
             cache_dir=options.cache_dir,
             experiment=options.experiment,
             tracking_uri=self.run.tracking_uri,
@@ -122,7 +127,7 @@ class Session:
                 print(line(self.study, trial), file=sys.stderr, flush=True)
 
     def answer(self, make: Callable[[Findings], Answer], *, register: str | None) -> str:
-        """Score the chosen trials on the test images, write and log the answer, and give back its text.
+        """Score the chosen trials on the test images, if there are any, write and log the answer, and give back its text.
 
         Of several processes that come here the first scores the test images, one at a time writes the answer.
 
@@ -137,14 +142,15 @@ class Session:
                 raise UserError(
                     f"no trial of {self.study.study_name} was completed: {next(iter(reasons), '')[:300]}"
                 )
-            score_tests(
-                self.study,
-                collect(self.study, picked, self.folder),
-                self.data,
-                run=self.run,
-                binarize_masks=self.options.binarize_masks,
-                device=self.options.device,
-            )
+            if self.plan.tested and self.data.test:
+                score_tests(
+                    self.study,
+                    collect(self.study, picked, self.folder),
+                    self.data,
+                    run=self.run,
+                    binarize_masks=self.options.binarize_masks,
+                    device=self.options.device,
+                )
             findings = Findings(
                 study=self.study,
                 plan=self.plan,

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 import optuna
 
+from isic_smp.data.fingerprint import shortened
 from isic_smp.errors import UserError
 from isic_smp.store import without_password
 from isic_smp.sweeping.database import ERRORS, brief, lock
@@ -100,6 +101,6 @@ def _keep_to_data(study: optuna.Study, data: "LesionData") -> None:
     elif known["fingerprint"] != data.fingerprint:
         raise UserError(
             f"the study {study.study_name} works on other data ({known['description']}, fingerprint "
-            f"{known['fingerprint'][:12]}… there; {data.describe()}, {data.fingerprint[:12]}… here): "
-            "give the --data-dir that holds the same data, or choose another --study"
+            f"{shortened(known['fingerprint'])} there; {data.describe()}, {shortened(data.fingerprint)} here): "
+            "give the --data-dir (and --hold-out) of the same data, or choose another --study"
         )

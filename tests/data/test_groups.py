@@ -59,7 +59,7 @@ def data(tmp_path) -> LesionData:
             pairs[id] = Pair(id, tmp_path / f"{id}.png", tmp_path / f"{id}_Segmentation.png")
     train = tuple(pair for id, pair in sorted(pairs.items()) if id.endswith("0"))
     val = tuple(pair for id, pair in sorted(pairs.items()) if id.endswith("1"))
-    return LesionData("made", tmp_path, train, val, (), "f", {"train": 5, "val": 5, "test": 0})
+    return LesionData("made", tmp_path, train, val, val[:1], "f", {"train": 5, "val": 5, "test": 1})
 
 
 def test_no_picture_of_the_group_is_trained_on_and_all_are_validated_on(data, tmp_path) -> None:
@@ -67,6 +67,7 @@ def test_no_picture_of_the_group_is_trained_on_and_all_are_validated_on(data, tm
     assert [pair.id for pair in held.train] == ["cool0", "cut0", "plain0", "small0"]
     assert [pair.id for pair in held.val] == ["faint0", "faint1"]
     assert held.fingerprint != data.fingerprint  # its runs are not comparable with those on all pictures
+    assert held.test == () and held.official == {"train": 4, "val": 2, "test": 0}
     hard = hold_out(data, "hard", cache_dir=tmp_path / "cache")
     assert [pair.id for pair in hard.train] == ["plain0"] and len(hard.val) == 8
 
