@@ -1,5 +1,7 @@
 """The sweeps' commands, from the options to the answer."""
 
+import csv
+import dataclasses
 import json
 import runpy
 import subprocess
@@ -12,6 +14,7 @@ from mlflow import MlflowClient
 from mlflow.entities import Run
 
 from isic_smp.data.synthetic import make_synthetic
+from isic_smp.training.recipe import differences
 
 TINY = [
     "--data",
@@ -57,6 +60,13 @@ def test_a_dry_run_lists_the_grid_and_makes_nothing(tmp_path):
         ("search", ["--decoder-width", "0.5"], "cannot set decoder_width"),
         ("freeze_vs_finetune", ["--recipe", "mine.yaml"], "cannot set freeze:"),
         ("decoder_depth", ["--workers", "0"], "--workers must be at least 1"),
+        (
+            "ablation",
+            ["--parts", "hairs"],
+            "cannot leave out 'hairs': expected some of this recipe's parts, flips,",
+        ),
+        ("ablation", ["--recipe", "report", "--parts", "tones"], "this recipe's parts, pretraining"),
+        ("ablation", ["--recipe", "report", "--encoder-weights", "none"], "no part that could be left out"),
     ],
 )
 def test_impossible_options_are_one_line(tmp_path, name, words, said, monkeypatch, capsys):
@@ -89,6 +99,20 @@ def test_a_search_keeps_away_from_what_other_machines_try_just_now():
         return study.ask(space).params["lr"]
 
     assert next_lr(running=9) != next_lr(running=0)
+
+
+def test_an_ablation_leaves_out_one_part_at_a_time_and_only_what_the_recipe_has():
+    ablation = runpy.run_path(str(SWEEPS / "ablation.py"))
+    options = ablation["AblationOptions"](seeds=2)
+    plan = ablation["plan"](options)
+    whole, *others = (plan.recipe(cell) for cell in plan.cells[: len(plan.cells) // 2])
+    assert whole == options.settings and all(cell["seed"] == 0 for cell in plan.cells[: len(others) + 1])
+    changed = [[name for name, *_ in differences(other.to_dict(), whole)] for other in others]
+    assert all(len(names) == 1 for names in changed) and len({name for [name] in changed}) == len(others)
+    assert {"flips", "artefacts", "skip_connections", "encoder_weights"} <= {name for [name] in changed}
+    frozen = dataclasses.replace(options.settings, freeze=True, tones=0.0)
+    tried = {cell["recipe"] for cell in ablation["plan"](dataclasses.replace(options, settings=frozen)).cells}
+    assert {"without tones", "without encoder's own rate"}.isdisjoint(tried) and "without flips" in tried
 
 
 def study_in_mlflow(folder: Path) -> tuple[MlflowClient, Run, list[Run]]:
@@ -132,12 +156,34 @@ def test_a_grid_by_two_workers_ends_in_an_answer_and_does_nothing_twice(tmp_path
 @pytest.mark.slow
 def test_a_trial_may_be_a_group_of_processes(tmp_path):
     make_synthetic(tmp_path / "drawn", train=16, val=8, test=8, size=64)
-    words = [*TINY, "--trials", "1", "--seeds", "1", "--processes-per-trial", "2"]
+    words = [*TINY, "--trials", "1", "--seeds", "1", "--processes-per-trial", "2", "--hold-out", "small"]
     done = sweep("search", *words, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert "1 trials: 1 complete" in done.stdout
     [outcome] = tmp_path.glob("runs/sweeps/search/trial-*/outcome.json")
     assert 0 <= json.loads(outcome.read_text())["val_iou"] <= 1
+    [scores] = tmp_path.glob("runs/sweeps/search/trial-*/validation_scores.csv")
+    areas = [float(row["lesion_area"]) for row in csv.DictReader(scores.open())]
+    assert max(areas) < 0.1  # the group validated on the pictures that were held out
+
+
+@pytest.mark.slow
+def test_an_ablation_on_held_out_pictures_answers_by_them_and_tests_nothing(tmp_path):
+    make_synthetic(tmp_path / "drawn", train=16, val=8, test=8, size=64)
+    words = [*TINY, "--seeds", "1", "--parts", "context", "tones", "--hold-out", "small"]
+    done = sweep("ablation", *words, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "3 trials: 3 complete" in done.stdout and "test IoU" not in done.stdout
+    assert "without context" in done.stdout and "no test image was looked at" in done.stdout
+    _, _, children = study_in_mlflow(tmp_path)
+    assert {child.data.tags["held_out"] for child in children} == {"small"}
+    assert not any(name.startswith("test/") for child in children for name in child.data.metrics)
+    other = sweep("ablation", *words[:-1], "faint", cwd=tmp_path)
+    assert (
+        other.returncode == 2
+        and "-without-small there" in other.stderr
+        and "-without-faint here" in other.stderr
+    )
 
 
 @pytest.mark.slow
