@@ -150,6 +150,17 @@ def options_of_a_model(description: str | None) -> argparse.ArgumentParser:
     return words
 
 
+def options_of_models(description: str | None) -> argparse.ArgumentParser:
+    """What a benchmark is asked that looks at several models on `validation_pictures`."""
+    words = argparse.ArgumentParser(description=description, formatter_class=argparse.RawTextHelpFormatter)
+    words.add_argument("--data-dir", type=Path, required=True)
+    words.add_argument(
+        "--models", nargs="+", default=["isic2016"], help="default: the one that comes with the package"
+    )
+    words.add_argument("--hold-out", help="the group that the models were trained without")
+    return words
+
+
 def validation_pictures(data_dir: Path, group: str | None) -> tuple[Sequence[Any], Sequence[Any]]:
     """The validation images, or those of a group that was held out, and their masks, at their own sizes."""
     from isic_smp.data.groups import hold_out

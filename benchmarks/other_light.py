@@ -8,12 +8,11 @@ is at own size. That is no dark skin and no other camera, but the least that a m
 image is looked at. Writes results/other_light.json, and of two models docs/images/other_light.jpg.
 """
 
-import argparse
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
-from common import iou, report, validation_pictures
+from common import iou, options_of_models, report, validation_pictures
 
 SHOWN = ("as it is", "power 1.5", "power 2", "power 2.5")
 PICTURE = Path(__file__).parent.parent / "docs" / "images" / "other_light.jpg"
@@ -47,13 +46,7 @@ LIGHTS: dict[str, Light] = {
 
 def main() -> None:
     """Score, print, draw, and write results/other_light.json."""
-    words = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    words.add_argument("--data-dir", type=Path, required=True)
-    words.add_argument(
-        "--models", nargs="+", default=["isic2016"], help="default: the one that comes with the package"
-    )
-    words.add_argument("--hold-out", help="the group that the models were trained without")
-    options = words.parse_args()
+    options = options_of_models(__doc__).parse_args()
 
     import torch
 
