@@ -10,6 +10,7 @@ another name under a file lock, and renamed when it is complete: where the datab
 """
 
 import os
+import re
 import socket
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
     from mlflow import MlflowClient
 
 SQLITE = "sqlite:///"
+SQLITE_BEGINS = b"SQLite format 3\x00"
+"""The first bytes of every SQLite file."""
 CONNECT_SECONDS = 5
 ANSWER_SECONDS = 15
 
@@ -47,7 +50,7 @@ def prepare_store(uri: str | None = None) -> str:
         The URI, with a SQLite file's path made absolute.
 
     Raises:
-        UserError: the server does not answer, or the folder cannot be written; within seconds.
+        UserError: the server does not answer, the folder cannot be written, or MLflow cannot open what is there.
     """
     for name, value in _CLIENT_SETTINGS.items():
         os.environ.setdefault(name, value)
@@ -55,8 +58,10 @@ def prepare_store(uri: str | None = None) -> str:
     database = sqlite_file(uri)
     if database is not None:
         _create_sqlite(database)
-        return f"{SQLITE}{database}"
-    _check_reachable(uri)
+        uri = f"{SQLITE}{database}"
+    else:
+        _check_reachable(uri)
+    _check_opens(uri)
     return uri
 
 
@@ -64,14 +69,20 @@ def sqlite_file(uri: str) -> Path | None:
     """The absolute path of a SQLite store's file; None for every other kind of store.
 
     Raises:
-        UserError: a SQLite URI with options or without a file.
+        UserError: a SQLite URI with options or without a file, or a path that a URI cannot hold.
     """
     if not uri.startswith("sqlite:"):
         return None
     path = uri.removeprefix(SQLITE)
     if not uri.startswith(SQLITE) or path in ("", ":memory:") or "?" in path:
         raise UserError(f"cannot keep runs in {uri!r}: expected {SQLITE}PATH/mlflow.db, without options")
-    return Path(path).absolute()
+    database = Path(path).absolute()
+    if mistaken := re.search(r"\?|%[0-9A-Fa-f]{2}", str(database)):  # the working folder's perhaps
+        raise UserError(
+            f"cannot keep runs in {database}: {mistaken[0]!r} in a path means something else to MLflow; choose "
+            "another folder, or point MLFLOW_TRACKING_URI elsewhere"
+        )
+    return database
 
 
 def artifact_root(uri: str) -> Path | None:
@@ -141,7 +152,7 @@ def one_line(error: BaseException) -> str:
 
 
 def _create_sqlite(database: Path) -> None:
-    if database.exists() and database.stat().st_size > 0:
+    if _is_there(database):
         return
     try:
         database.parent.mkdir(parents=True, exist_ok=True)
@@ -156,6 +167,25 @@ def _create_sqlite(database: Path) -> None:
             f"cannot create the MLflow store {database}: {error.strerror or error}; "
             "make the folder writable, or point MLFLOW_TRACKING_URI elsewhere"
         ) from None
+
+
+def _is_there(database: Path) -> bool:
+    """Whether the file holds a database already.
+
+    Raises:
+        UserError: it is something else, which MLflow would try to open for a minute and a half.
+    """
+    try:
+        if not database.exists() or (database.is_file() and database.stat().st_size == 0):
+            return False
+        with database.open("rb") as file:
+            begin = file.read(len(SQLITE_BEGINS))
+        problem = None if begin == SQLITE_BEGINS else f"it is no SQLite database, it begins with {begin!r}"
+    except OSError as error:
+        problem = str(error.strerror or error)
+    if problem:
+        raise UserError(f"cannot keep runs in {database}: {problem}; expected {SQLITE}PATH/mlflow.db")
+    return True
 
 
 def _create_schema(uri: str) -> None:
@@ -213,3 +243,18 @@ def _check_reachable(uri: str) -> None:
             "MLFLOW_TRACKING_URI, unset it to keep the runs in ./mlruns, or train with --offline and send "
             "the run later"
         )
+
+
+def _check_opens(uri: str) -> None:
+    """Refuse a store that MLflow cannot open: of another kind, a damaged one, or one of another release's tables."""
+    from mlflow import MlflowClient
+    from mlflow.exceptions import MlflowException
+    from sqlalchemy.exc import SQLAlchemyError
+
+    try:
+        MlflowClient(uri)
+    except (MlflowException, SQLAlchemyError, ImportError) as error:
+        raise UserError(
+            f"MLflow cannot open {without_password(uri)}: {one_line(error)} "
+            f"(expected {SQLITE}PATH/mlflow.db or http://SERVER:PORT)"
+        ) from None

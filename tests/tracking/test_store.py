@@ -1,6 +1,8 @@
+import contextlib
 import re
 import shutil
 import socket
+import sqlite3
 import time
 
 import pytest
@@ -95,6 +97,35 @@ def test_a_folder_that_cannot_be_made(tmp_path):
 def test_sqlite_without_a_file_is_refused(uri):
     with pytest.raises(UserError, match=re.escape(uri)):
         prepare_store(uri)
+
+
+@pytest.mark.parametrize(
+    ("uri", "said"),
+    [
+        ("{folder}/mlruns", "maintenance mode"),  # where MLflow 2 kept its runs
+        ("localhost:5000", "unsupported URI 'localhost:5000'.*http://SERVER:PORT"),
+        ("sqlite:///{folder}", "Is a directory"),
+        ("sqlite:///{folder}/notes.txt", "no SQLite database, it begins with b'what I did"),
+        ("sqlite:///{folder}/a%20b/mlflow.db", "'%20' in a path"),
+    ],
+)
+def test_what_mlflow_cannot_open_is_refused_in_seconds_and_one_line(uri, said, tmp_path):
+    (tmp_path / "notes.txt").write_text("what I did on Monday\n")
+    began = time.monotonic()
+    with pytest.raises(UserError, match=said) as refusal:
+        prepare_store(uri.format(folder=tmp_path))
+    assert time.monotonic() - began < 20, "MLflow's own retries take a minute and a half"
+    assert "\n" not in str(refusal.value)
+
+
+def test_a_store_of_another_mlflow_is_refused_with_the_way_to_migrate_it(store, tmp_path):
+    older = tmp_path / "older.db"  # not the store's own file, which this process has open
+    shutil.copy(store.removeprefix("sqlite:///"), older)
+    with contextlib.closing(sqlite3.connect(older)) as database:
+        database.execute("UPDATE alembic_version SET version_num = 'cfd24bdc0731'")
+        database.commit()
+    with pytest.raises(UserError, match="mlflow db upgrade"):
+        prepare_store(f"sqlite:///{older}")
 
 
 def test_a_deleted_experiment_is_said_with_its_way_back(store, client):
