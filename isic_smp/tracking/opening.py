@@ -10,6 +10,7 @@ from isic_smp.tracking.views import VIEW_TAG
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
+    from mlflow.entities import Run
 
 
 @dataclass(frozen=True)
@@ -32,7 +33,7 @@ def open_run(request: RunRequest, tracking_uri: str, run_id: str | None = None) 
         Ids of the experiment and of the run.
 
     Raises:
-        UserError: the store refuses or does not answer, or there is no run `run_id`.
+        UserError: the store refuses or does not answer, or run `run_id` is not there or was deleted.
     """
     from mlflow import MlflowClient
     from mlflow.exceptions import MlflowException
@@ -41,6 +42,8 @@ def open_run(request: RunRequest, tracking_uri: str, run_id: str | None = None) 
     try:
         if run_id is not None:
             run = client.get_run(run_id)
+            if why := _deleted(run):
+                raise UserError(f"cannot resume in {without_password(tracking_uri)}: {why}")
         else:
             number = experiment_id(request.experiment, tracking_uri=tracking_uri)
             run = _made_before(client, number, request.key) or client.create_run(
@@ -52,6 +55,29 @@ def open_run(request: RunRequest, tracking_uri: str, run_id: str | None = None) 
         what = f"cannot resume run {run_id}" if run_id else "cannot start a run"
         raise UserError(f"{what} in {without_password(tracking_uri)}: {one_line(error)}") from None
     return run.info.experiment_id, run.info.run_id
+
+
+def why_away(client: "MlflowClient", run_id: str) -> str | None:
+    """Why MLflow takes nothing for a run, whatever it is sent; None where the run is there.
+
+    Raises:
+        MlflowException: the store does not answer.
+    """
+    from mlflow.exceptions import MlflowException
+
+    try:
+        return _deleted(client.get_run(run_id))
+    except MlflowException as error:
+        if error.error_code != "RESOURCE_DOES_NOT_EXIST":
+            raise
+        return f"run {run_id} is not there"
+
+
+def _deleted(run: "Run") -> str | None:
+    if run.info.lifecycle_stage != "deleted":
+        return None
+    run_id = run.info.run_id
+    return f"run {run_id} was deleted (`mlflow runs restore --run-id {run_id}` brings it back)"
 
 
 def _made_before(client: "MlflowClient", number: str, key: str) -> Any:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from isic_smp.store import one_line
 from isic_smp.tracking.journal import Entry, Journal
+from isic_smp.tracking.opening import why_away
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -29,6 +30,10 @@ REFUSALS = {"INVALID_PARAMETER_VALUE", "BAD_REQUEST", "RESOURCE_DOES_NOT_EXIST",
 
 class Refused(Exception):
     """An entry that MLflow would not take however often it were sent."""
+
+
+class RunAway(Exception):
+    """The run was deleted, or is in another store: its entries wait in the journal, none is refused."""
 
 
 class Sender(threading.Thread):
@@ -74,11 +79,14 @@ class Sender(threading.Thread):
             except Exception as error:  # whatever it is, training goes on and the entry is tried again
                 if self.problem is None:
                     logger.warning(
-                        "MLflow does not answer (%s); the run goes on, and what it logs is kept in %s",
+                        "MLflow %s (%s); the run goes on, and what it logs is kept in %s",
+                        "takes nothing" if isinstance(error, RunAway) else "does not answer",
                         one_line(error),
                         self._journal.folder,
                     )
                 self.problem = one_line(error)
+                if isinstance(error, RunAway) and self._closing.is_set():
+                    return  # nobody brings it back within a minute
                 (self._abandoned if self._closing.is_set() else self._closing).wait(pause)
                 pause = min(2 * pause, LONGEST_PAUSE_SECONDS if not self._closing.is_set() else 2.0)
                 self._wake.set()
@@ -97,6 +105,7 @@ def send_pending(
     """Send everything that has not arrived yet, in the order it was logged.
 
     Raises:
+        RunAway: there is no such run.
         Exception: whatever the client raises where the store is away; what arrived before stays marked.
     """
     for batch, end in _batches(journal.entries(journal.sent)):
@@ -107,6 +116,8 @@ def send_pending(
         except Exception as error:
             if not _is_refusal(error):
                 raise
+            if why := why_away(client, run_id):  # it would refuse everything, one entry after the other
+                raise RunAway(why) from None
             for entry in batch:
                 _send_or_refuse(entry, journal, client, run_id)
         journal.mark_sent(end)

@@ -9,7 +9,7 @@ from isic_smp.store import one_line, prepare_store, without_password
 from isic_smp.tracking.journal import Entry, Journal
 from isic_smp.tracking.opening import RunRequest, open_run
 from isic_smp.tracking.run_note import RunNote
-from isic_smp.tracking.sending import send_pending
+from isic_smp.tracking.sending import RunAway, send_pending
 
 
 def find_journals(folders: Iterable[Path]) -> list[Path]:
@@ -39,7 +39,7 @@ def sync_journal(folder: Path, *, tracking_uri: str | None) -> tuple[int, int]:
         How many entries were sent, and how many of them MLflow refused.
 
     Raises:
-        UserError: the journal is in use or names no run, or the store does not take it.
+        UserError: the journal is in use or names no run, or the store does not have the run or does not take it.
     """
     with Journal(folder) as journal:
         start = journal.start()
@@ -53,6 +53,14 @@ def sync_journal(folder: Path, *, tracking_uri: str | None) -> tuple[int, int]:
 
         try:
             send_pending(journal, MlflowClient(uri), run_id)
+        except RunAway as error:
+            begun = start.get("tracking_uri")
+            elsewhere = (
+                f"; it was begun in {begun}: name that by --tracking-uri" if begun not in (None, uri) else ""
+            )
+            raise UserError(
+                f"cannot send {folder} to {without_password(uri)}: {error}{elsewhere}; the journal keeps it all"
+            ) from None
         except Exception as error:  # MLflow raises its own and those of whatever stores the artifacts
             raise UserError(
                 f"MLflow at {without_password(uri)} did not take all of {folder}: {one_line(error)}; "

@@ -20,6 +20,8 @@ from isic_smp.tracking.sending import send_pending
 from isic_smp.tracking.sync import find_journals, sync_journal
 from isic_smp.tracking.views import VIEW_TAG, View
 
+from .conftest import new_store
+
 PICTURE = np.arange(64 * 64 * 3, dtype=np.uint8).reshape(64, 64, 3)
 
 
@@ -183,6 +185,54 @@ def test_a_resumed_run_is_running_until_it_ends(start, client):
 def test_resuming_a_run_that_is_not_there(start):
     with pytest.raises(UserError, match="cannot resume run"):
         start(run_id="0" * 32)
+
+
+def test_a_deleted_run_is_not_resumed(start, client):
+    log = start()
+    log.finish()
+    client.delete_run(log.run_id)
+    with pytest.raises(UserError, match=f"was deleted .*mlflow runs restore --run-id {log.run_id}"):
+        start(run_id=log.run_id)
+
+
+def test_a_run_that_is_deleted_while_it_goes_on_has_everything_once_it_is_restored(
+    start, client, store, tmp_path, caplog, in_this_process
+):
+    log = start()
+    client.delete_run(log.run_id)
+    log.log_metrics({"val/dice": 0.5}, step=1)
+    log.log_table({"id": ["a"]}, "scores")
+    began = time.monotonic()
+    assert log.finish() is False
+    assert time.monotonic() - began < 20, "what does not come back by itself is not waited for"
+    assert f"mlflow runs restore --run-id {log.run_id}" in caplog.text and "isic_smp.sync" in caplog.text
+
+    words = [log.journal.folder, "--tracking-uri", store]
+    done = in_this_process(sync, *words)
+    assert done.returncode == 2 and "was deleted" in done.stderr
+    client.restore_run(log.run_id)
+    assert in_this_process(sync, *words).returncode == 0
+    run = client.get_run(log.run_id)
+    assert run.info.status == "FINISHED" and run.data.metrics["val/dice"] == 0.5
+    assert artifacts(client, log.run_id) == ["scores.json"]
+
+
+def test_a_journal_that_is_sent_to_the_wrong_store_can_still_be_sent_to_the_right_one(
+    started_together, client, store, tmp_path, in_this_process
+):
+    (tmp_path / "elsewhere").mkdir()
+    other = new_store(started_together, tmp_path / "elsewhere")
+    run_id = client.create_run("0").info.run_id
+    with Journal(tmp_path / "out" / "journal" / run_id) as journal:
+        journal.append(
+            {"kind": "run", "time": 1, "run_id": run_id, "tracking_uri": store},
+            {"kind": "metrics", "time": 2, "step": 1, "values": {"val/dice": 0.5}},
+        )
+    done = in_this_process(sync, tmp_path / "out", "--tracking-uri", other)
+    assert done.returncode == 2
+    assert f"run {run_id} is not there; it was begun in {store}: name that by --tracking-uri" in done.stderr
+    assert in_this_process(sync, tmp_path / "out", "--tracking-uri", store).returncode == 0
+    assert client.get_run(run_id).data.metrics == {"val/dice": 0.5}
 
 
 def test_one_run_is_logged_by_one_process(start):
