@@ -25,6 +25,19 @@ def test_a_half_written_line_is_dropped_on_reopening(tmp_path):
         assert [entry["n"] for entry, _ in journal.entries()] == [0, 2]
 
 
+def test_what_is_logged_after_a_power_cut_is_sent_where_the_cut_took_lines_that_had_arrived(tmp_path):
+    with Journal(tmp_path / "j") as journal:
+        journal.append({"kind": "tags", "number": 1}, {"kind": "tags", "number": 2})
+        kept = journal.size
+        journal.append({"kind": "tags", "number": 3})
+        journal.mark_sent(journal.size)
+    with (tmp_path / "j" / "journal.jsonl").open("rb+") as file:
+        file.truncate(kept)
+    with Journal(tmp_path / "j") as journal:
+        journal.append({"kind": "tags", "number": 4}, {"kind": "tags", "number": 5})
+        assert [entry["number"] for entry, _ in journal.entries(journal.sent)] == [4, 5]
+
+
 def test_what_was_sent_is_remembered(tmp_path):
     with Journal(tmp_path) as journal:
         journal.append({"n": 0})
