@@ -6,13 +6,15 @@ A folder may be a run's --output-dir or one journal in it. Sending twice does no
 """
 
 import os
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
 import tyro
 
-from isic_smp.cli import command, parse
+from isic_smp.cli import EXIT_BAD_INPUT, command, parse
+from isic_smp.errors import UserError
 
 PROG = "python -m isic_smp.sync"
 
@@ -28,19 +30,24 @@ class Options:
 
 
 def main() -> int:
-    """Send the journals one after the other; 1 where something is left."""
+    """Send the journals one after the other; 1 where MLflow refuses something, 2 where a journal cannot be sent."""
     options = parse(Options, prog=PROG, description=str(__doc__))
     from isic_smp.tracking.sync import find_journals, sync_journal
 
-    left = 0
+    code = 0
     for folder in find_journals(options.folders):
-        sent, refused = sync_journal(
-            folder, tracking_uri=options.tracking_uri or os.environ.get("MLFLOW_TRACKING_URI")
-        )
-        left += refused
+        try:
+            sent, refused = sync_journal(
+                folder, tracking_uri=options.tracking_uri or os.environ.get("MLFLOW_TRACKING_URI")
+            )
+        except UserError as error:  # of a run that still goes on, say: the others need not wait for it
+            print(f"{PROG}: error: {error}", file=sys.stderr)
+            code = EXIT_BAD_INPUT
+            continue
+        code = max(code, int(refused > 0))
         note = f", {refused} refused (see {folder / 'refused.jsonl'})" if refused else ""
         print(f"{folder}: {sent} entries sent{note}")
-    return 1 if left else 0
+    return code
 
 
 if __name__ == "__main__":

@@ -270,6 +270,23 @@ def test_an_entry_that_mlflow_refuses_later_is_said_by_sync(client, store, tmp_p
     assert in_this_process(sync, tmp_path / "out", "--tracking-uri", store).returncode == 0
 
 
+def test_a_run_that_still_goes_on_does_not_keep_the_others_from_being_sent(
+    client, store, tmp_path, in_this_process
+):
+    ids = sorted(client.create_run("0").info.run_id for _ in range(2))
+    for run_id in ids:
+        with Journal(tmp_path / run_id) as journal:
+            journal.append(
+                {"kind": "run", "time": 1, "run_id": run_id, "tracking_uri": store},
+                {"kind": "metrics", "time": 2, "step": 1, "values": {"val/dice": 0.5}},
+            )
+    with Journal(tmp_path / ids[0]):  # as its run holds it
+        done = in_this_process(sync, tmp_path, "--tracking-uri", store)
+    assert done.returncode == 2 and f"{ids[0]} is in use" in done.stderr
+    assert client.get_run(ids[0]).data.metrics == {}
+    assert client.get_run(ids[1]).data.metrics == {"val/dice": 0.5}
+
+
 def test_an_error_after_the_end_leaves_the_ended_run_alone(start, client, tmp_path):
     log = start()
     log.finish()
