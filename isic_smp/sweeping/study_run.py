@@ -27,6 +27,9 @@ logger = logging.getLogger(__name__)
 RUN = "mlflow_run"
 """User attribute of the study: the parent run's id."""
 
+QUEUED, TRIAL, IOU, DICE = "trials/queued", "best/trial", "best/val_iou", "best/val_dice"
+"""Metrics that have a value after each trial, beside the counts of `STATES`."""
+
 STATES = {"COMPLETE": "complete", "PRUNED": "pruned", "FAIL": "failed"}
 
 
@@ -87,12 +90,12 @@ class StudyRun:
         counts = {f"trials/{word}": 0 for word in STATES.values()}
         for trial in over:
             counts[f"trials/{STATES[trial.state.name]}"] += 1
-        metrics = {"trials/queued": len(queued(study)), **counts}
+        metrics = {QUEUED: len(queued(study)), **counts}
         best = winner(study, plan)
         if best is not None:
-            metrics["best/trial"] = first_number(best)
-            metrics["best/val_iou"] = best.user_attrs["val_iou"]
-            metrics["best/val_dice"] = best.user_attrs["val_dice"]
+            metrics[TRIAL] = first_number(best)
+            metrics[IOU] = best.user_attrs["val_iou"]
+            metrics[DICE] = best.user_attrs["val_dice"]
         self._try(lambda client: self._log(client, metrics, len(over)))
 
     def mark_trial(self, trial: FrozenTrial) -> None:
@@ -124,7 +127,11 @@ class StudyRun:
 
         client = MlflowClient(self.tracking_uri)
         try:
-            self._log(client, metrics, 0)
+            # MLflow shows the value of the highest step, and a curve of those that were logged after each trial.
+            curves = {TRIAL, IOU, DICE, *(f"trials/{word}" for word in STATES.values())}
+            last = max((m.step for m in client.get_metric_history(self.run_id, QUEUED)), default=ONCE)
+            self._log(client, {name: value for name, value in metrics.items() if name in curves}, last)
+            self._log(client, {name: value for name, value in metrics.items() if name not in curves}, ONCE)
             if answer:
                 client.set_tag(self.run_id, "answer", answer[:5000])
                 client.set_tag(self.run_id, "mlflow.note.content", answer[:5000])

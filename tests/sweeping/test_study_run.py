@@ -15,8 +15,10 @@ from isic_smp.inference.load import OUTPUT_FOLDER, save_bundle
 from isic_smp.inference.preprocessing import Preprocessing
 from isic_smp.store import experiment_id, prepare_store
 from isic_smp.sweeping.final_scores import FILE, score_tests
+from isic_smp.sweeping.plan import Plan
 from isic_smp.sweeping.results import TEST, TrialResult
 from isic_smp.sweeping.study_run import StudyRun
+from isic_smp.training.recipe import PRESETS
 
 
 @pytest.fixture
@@ -86,3 +88,27 @@ def test_an_answer_whose_files_do_not_arrive_is_one_line(store, tmp_path):
     run = StudyRun(parent.run_id, experiment, uri)
     with pytest.raises(UserError, match=r"did not reach .*same command again"):
         run.finish("FINISHED", files=[tmp_path / "answer.md"], metrics={}, answer="")
+
+
+def test_the_study_s_last_figures_stand_at_the_end_of_their_curves(store):
+    uri, client, experiment = store
+    run = StudyRun(client.create_run(experiment).info.run_id, experiment, uri)
+    study, plan = (
+        optuna.create_study(direction="maximize"),
+        Plan(base=PRESETS["report"], distributions={}, cells=()),
+    )
+    for iou in (0.3, 0.5):
+        study.add_trial(optuna.create_trial(value=iou, user_attrs={"val_iou": iou, "val_dice": iou}))
+        run.progress(study, plan)
+    # Of the third trial MLflow did not hear when it ended.
+    run.finish(
+        "FINISHED",
+        files=[],
+        metrics={"best/val_iou": 0.7, "trials/complete": 3, "best/test_iou": 0.6},
+        answer="",
+    )
+    shown = client.get_run(run.run_id).data.metrics
+    assert (shown["best/val_iou"], shown["trials/complete"], shown["best/test_iou"]) == (0.7, 3, 0.6)
+    curve = client.get_metric_history(run.run_id, "best/val_iou")
+    assert [(point.step, point.value) for point in curve if point.step < 2] == [(1, 0.3)]
+    assert {point.step for point in client.get_metric_history(run.run_id, "best/test_iou")} == {0}
