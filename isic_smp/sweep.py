@@ -6,9 +6,11 @@ The scripts in `sweeps/` are a `Plan` and a call of `main`. The same command wit
 
 import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 from isic_smp import cli
+from isic_smp.errors import UserError
 from isic_smp.sweeping import options as opts
 from isic_smp.sweeping.options import Options, parse
 from isic_smp.sweeping.plan import Plan
@@ -39,6 +41,10 @@ def main(
         description: for --help.
     """
     options = parse(kind, prog=f"python sweeps/{name}.py", description=description)
+    if options.register is not None:  # before the work, not after it
+        from isic_smp.tracking.registry import check_name
+
+        check_name(options.register)
     plan = make_plan(options)
     if plan.is_grid:
         for cell in plan.cells:  # an impossible one is said before the work, not in the middle of it
@@ -55,6 +61,7 @@ def main(
 
     folder = opts.study_folder(options, study_name)
     url = opts.storage_url(options, folder)
+    _check_folder(folder, url)
     with told_in_a_line(url):
         session = Session.open(options, plan, study_name, folder=folder, url=url)
         if worker_number() is not None:
@@ -83,6 +90,18 @@ def dry_run(plan: Plan, name: str) -> str:
     if plan.confirm_seeds:
         lines.append(f"then the winner under the seeds {', '.join(map(str, plan.confirm_seeds))}")
     return "\n".join(lines)
+
+
+def _check_folder(folder: Path, url: str) -> None:
+    """Refuse a folder whose study would be kept elsewhere: a URL ends a path at ?, and %20 in it is a space."""
+    from isic_smp.sweeping.database import check_url
+
+    database = f"{folder.absolute()}/study.db"
+    if url == f"sqlite:///{database}" and check_url(url).database != database:
+        raise UserError(
+            f"a study cannot be kept in {folder.absolute()}: ? or %20 in a path means something else in a "
+            "database's URL; choose another --study or --output-dir, or give --storage"
+        )
 
 
 def _say(line: str) -> None:

@@ -16,7 +16,8 @@ sys.path.insert(0, str(Path(__file__).parents[1]))  # in a clone the package nee
 from isic_smp import cli, sweep
 from isic_smp.models.families import parse_encoder_name
 from isic_smp.sweeping.options import Options, preset
-from isic_smp.sweeping.plan import Plan, check_not_varied, grid, seeds
+from isic_smp.sweeping.plan import Params, Plan, check_not_varied, grid, seeds
+from isic_smp.training.recipe import Recipe
 
 if TYPE_CHECKING:
     from isic_smp.sweeping.answer import Answer, Findings
@@ -37,7 +38,17 @@ def plan(options: Options) -> Plan:
         skip_connections=(True, False),
         freeze=(True, False),
     )
-    return Plan(base=recipe, distributions=distributions, cells=cells[: options.trials])
+    return Plan(
+        base=recipe, distributions=distributions, cells=cells[: options.trials], settings=recipe_settings
+    )
+
+
+def recipe_settings(params: Params, base: Recipe) -> dict:
+    """A cell as recipe settings; where the recipe names the decoder's channels, each depth has the first ones of them."""
+    settings = dict(params)
+    if base.decoder_channels is not None:
+        settings["decoder_channels"] = list(base.decoder_channels[: params["decoder_depth"]])
+    return settings
 
 
 def main() -> None:

@@ -14,7 +14,7 @@ from mlflow import MlflowClient
 from mlflow.entities import Run
 
 from isic_smp.data.synthetic import make_synthetic
-from isic_smp.training.recipe import differences
+from isic_smp.training.recipe import PRESETS, differences
 
 TINY = [
     "--data",
@@ -46,6 +46,13 @@ def test_a_dry_run_lists_the_grid_and_makes_nothing(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
+def test_the_decoder_of_a_recipe_that_names_its_channels_is_cut_to_each_depth():
+    sweep = runpy.run_path(str(SWEEPS / "decoder_depth.py"))
+    plan = sweep["plan"](sweep["Options"](recipe="small", settings=PRESETS["small"], seeds=1))
+    channels = {cell["decoder_depth"]: plan.recipe(cell).decoder_channels for cell in plan.cells}
+    assert channels == {1: (32,), 2: (32, 24), 3: (32, 24, 16), 4: (32, 24, 16, 12)}
+
+
 @pytest.mark.parametrize(
     ("name", "words", "said"),
     [
@@ -67,6 +74,8 @@ def test_a_dry_run_lists_the_grid_and_makes_nothing(tmp_path):
         ),
         ("ablation", ["--recipe", "report", "--parts", "tones"], "this recipe's parts, pretraining"),
         ("ablation", ["--recipe", "report", "--encoder-weights", "none"], "no part that could be left out"),
+        ("search", ["--register", "lesions/best", "--dry-run"], "cannot be registered as 'lesions/best'"),
+        ("search", ["--data", "synthetic", "--study", "why?"], "? or %20 in a path"),
     ],
 )
 def test_impossible_options_are_one_line(tmp_path, name, words, said, monkeypatch, capsys):
