@@ -1,11 +1,14 @@
 """The files of docker/ against their schemas and linters, and their commands against the project's own parsers."""
 
+import contextlib
 import itertools
 import os
 import re
+import signal
 import stat
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import kubernetes_validate
@@ -223,6 +226,58 @@ def test_the_slurm_array_runs_a_sweep_with_its_secrets(secrets):
     assert sbatch("slurm_sweep.sbatch").returncode == 2
     lost = sbatch("slurm_sweep.sbatch", "sweeps/search.py", SECRETS="/nowhere")
     assert lost.returncode == 1 and "make_secrets.py" in lost.stderr
+
+
+def signal_before_the_end(script: str) -> signal.Signals | None:
+    """What Slurm sends to the script's own process before the time limit; without B: only steps of srun get it."""
+    [said] = re.findall(r"^#SBATCH --signal=(\S+)@\d+$", (CLUSTER / script).read_text(), re.MULTILINE)
+    return signal.Signals[f"SIG{said[2:]}"] if said.startswith("B:") else None
+
+
+def test_the_slurm_worker_is_told_of_the_time_limit(secrets, tmp_path):
+    """Without srun there is no step: the worker takes the place of the script, and gets what the script gets."""
+    (tmp_path / "worker.py").write_text("import os\nprint(os.getpid(), os.getppid())\n")
+    done = sbatch("slurm_sweep.sbatch", str(tmp_path / "worker.py"), SECRETS=str(secrets))
+    assert int(done.stdout.split()[1]) == os.getpid(), done.stderr
+    assert signal_before_the_end("slurm_sweep.sbatch") == signal.SIGTERM
+
+
+def test_the_slurm_training_is_stopped_and_queued_again_before_its_time_limit(secrets, tmp_path):
+    """`srun`, `scancel` and `scontrol` are stood in for, since there is no cluster here."""
+    log = tmp_path / "log"
+    bodies = {
+        "srun": f"""echo $$ > {tmp_path}/pid; trap 'echo kept >> {log}; exit 130' TERM
+                    echo "$MLFLOW_TRACKING_PASSWORD" >> {log}; while :; do sleep 0.1; done""",
+        "scancel": f'echo "scancel $*" >> {log}; kill -TERM $(cat {tmp_path}/pid)',
+        "scontrol": f'[ "$1" = show ] && echo n7 || echo "$*" >> {log}',
+    }
+    for name, body in bodies.items():
+        (tmp_path / name).write_text(f"#!/bin/bash\n{body}\n")
+        (tmp_path / name).chmod(0o755)
+    slurm = {"SLURM_JOB_NODELIST": "n7", "SLURM_JOB_NUM_NODES": "1", "SLURM_JOB_ID": "31"}
+    given = {
+        "SLURM_SUBMIT_DIR": str(CHECKOUT),
+        "PATH": f"{tmp_path}:{os.environ['PATH']}",
+        "SECRETS": str(secrets),
+    }
+    process = subprocess.Popen(
+        ["bash", CLUSTER / "slurm_torchrun.sbatch", "--output-dir", "runs/x"],
+        env={**os.environ, **slurm, **given},
+    )
+    try:
+        deadline = time.monotonic() + 30
+        while not log.exists() and time.monotonic() < deadline:
+            time.sleep(0.05)
+        time.sleep(0.5)  # until the script waits
+        if (sent := signal_before_the_end("slurm_torchrun.sbatch")) is not None:
+            process.send_signal(sent)
+        assert process.wait(30) == 0
+    finally:
+        process.kill()
+        with contextlib.suppress(OSError):
+            os.kill(int((tmp_path / "pid").read_text()), signal.SIGKILL)
+    password = (secrets / "mlflow_password").read_text().strip()
+    assert log.read_text().splitlines() == [password, "scancel --signal=TERM 31", "kept", "requeue 31"]
 
 
 @pytest.mark.parametrize("folder", [["--output-dir", "runs/x"], ["--output-dir=runs/x"]])
