@@ -73,7 +73,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             serve(
                 models,
                 door,
-                hosts=[options.host, "localhost", "127.0.0.1"] if is_loopback(options.host) else ["*"],
+                hosts=names_in_requests(options.host),
                 on_ready=lambda: print(f"models: {names}\npage: {url}  (Ctrl-C ends it)", flush=True),
             )
 
@@ -106,6 +106,12 @@ def is_loopback(host: str) -> bool:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
         return host == "localhost"
+
+
+def names_in_requests(host: str) -> list[str]:
+    """What a browser may call the page when it is served at `host`; `*`: anything."""
+    # An IPv6 address stands in brackets, as in the page's own address.
+    return [_in_url(host), "localhost", "127.0.0.1", "[::1]"] if is_loopback(host) else ["*"]
 
 
 def open_models(options: Options) -> "Models":

@@ -11,6 +11,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import numpy as np
 import pytest
@@ -205,19 +206,20 @@ def line_hidden(browser) -> bool:
     return browser.execute_script(script) == "hidden"
 
 
-def test_strangers_are_refused(server):
-    url, _ = server
-    host, port = url.removeprefix("http://").split(":")
+@pytest.mark.parametrize("host", ["127.0.0.1", "::1"])
+def test_strangers_are_refused(host, tmp_path):
+    with page_of(["--model", "isic2016", "--host", host], "isic2016", tmp_path) as (url, _):
+        place = urlsplit(url)
 
-    def ask(name: str) -> bytes:
-        with socket.create_connection((host, int(port)), timeout=60) as visitor:
-            visitor.sendall(f"GET / HTTP/1.1\r\nHost: {name}\r\nConnection: close\r\n\r\n".encode())
-            return visitor.makefile("rb").read()
+        def ask(name: str) -> bytes:
+            with socket.create_connection((host, place.port), timeout=60) as visitor:
+                visitor.sendall(f"GET / HTTP/1.1\r\nHost: {name}\r\nConnection: close\r\n\r\n".encode())
+                return visitor.makefile("rb").read()
 
-    stranger = ask("attacker.example")
-    assert stranger.startswith(b"HTTP/1.1 400")
-    assert b"gradio" not in stranger
-    for name in (f"localhost:{port}", f"{host}:{port}"):
-        guest = ask(name)
-        assert guest.startswith(b"HTTP/1.1 200")
-        assert b"content-security-policy: default-src 'self'" in guest.lower()
+        stranger = ask("attacker.example")
+        assert stranger.startswith(b"HTTP/1.1 400")
+        assert b"gradio" not in stranger
+        for name in (f"localhost:{place.port}", place.netloc):
+            guest = ask(name)
+            assert guest.startswith(b"HTTP/1.1 200")
+            assert b"content-security-policy: default-src 'self'" in guest.lower()
