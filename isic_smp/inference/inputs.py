@@ -27,7 +27,7 @@ def find_images(inputs: Sequence[str], *, leave_out: Path) -> list[Path]:
     Raises:
         UserError: an input that does not exist, a folder that cannot be listed, or no image at all.
     """
-    leave_out = _absolute(leave_out)
+    leave_out = _real(leave_out)
     found: dict[Path, None] = {}
     for given in inputs:
         for path in _expand(given, leave_out):
@@ -98,12 +98,17 @@ def _expand(given: str, leave_out: Path) -> list[Path]:
     matches = sorted(glob.glob(given, recursive=True))  # noqa: PTH207 (pathlib has none for absolute patterns)
     if not matches:
         raise UserError(f"no such image or folder: {given}")
-    return [path for match in matches if not (path := _absolute(match)).is_relative_to(leave_out)]
+    return [_absolute(match) for match in matches if not _real(Path(match).parent).is_relative_to(leave_out)]
 
 
 def _absolute(path: str | Path) -> Path:
     """Without `..`, but symbolic links as they are: a link's name is the image's, not its target's."""
     return Path(os.path.abspath(path))  # noqa: PTH100
+
+
+def _real(folder: Path) -> Path:
+    """Where it lies: by way of a symbolic link, as the current folder may be, the output folder has another name."""
+    return Path(os.path.realpath(folder))
 
 
 def _images_below(folder: Path, leave_out: Path) -> Iterator[Path]:
@@ -112,8 +117,8 @@ def _images_below(folder: Path, leave_out: Path) -> Iterator[Path]:
 
     for place, folders, files in os.walk(folder, onerror=refuse):
         here = Path(place)
-        folders[:] = sorted(f for f in folders if not f.startswith(".") and here / f != leave_out)
-        if here == leave_out:
+        folders[:] = sorted(f for f in folders if not f.startswith("."))
+        if _real(here) == leave_out:
             folders.clear()
             continue
         yield from (here / name for name in sorted(files) if _is_image_name(name))

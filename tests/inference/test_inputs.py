@@ -36,6 +36,17 @@ def test_a_pattern_does_not_find_the_command_s_own_output(pattern, tmp_path, mon
     assert find_images(["out/overlays/1_overlay.png"], leave_out=Path("out")) == [mine]  # named, so meant
 
 
+@pytest.mark.parametrize("given", ["{}", "{}/**"])
+def test_the_command_s_own_output_is_known_in_a_folder_that_is_reached_by_a_link(
+    given, tmp_path, monkeypatch
+):
+    [image, _] = touch(tmp_path, "real/1.png", "real/out/overlays/1_overlay.png")
+    link = tmp_path / "link"
+    link.symlink_to("real")
+    monkeypatch.chdir(link)  # the system knows it as real
+    assert find_images([given.format(link)], leave_out=Path("out")) == [link / image.name]
+
+
 @pytest.mark.parametrize("given", ["missing.jpg", "*.gif", "empty"])
 def test_what_stands_for_no_image_is_refused(given, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
