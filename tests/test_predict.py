@@ -176,6 +176,30 @@ def test_bad_files_are_said_at_the_end_and_the_rest_goes_on(images, model, tmp_p
     assert len(rows(out)) == 8
 
 
+def test_what_failed_stays_in_the_one_table_and_out_of_the_other_in_later_calls(images, model, tmp_path):
+    out = tmp_path / "out"
+    run(images, "--model", model, "--out", out, "--overlays")
+    spoilt, bad = images / "grey.png", images / "bad.png"
+    for path in (spoilt, bad):
+        path.write_bytes(b"no picture")
+        os.utime(path, (time.time() + 60,) * 2)
+    assert run(images, "--model", model, "--out", out) == 1
+    assert run(images / "alpha.png", "--model", model, "--out", out) == 0
+    assert f"{spoilt.stem}_overlay.jpg" not in files(out / "overlays")  # of the former picture
+
+    def failed() -> list[str]:
+        with (out / "failures.csv").open() as file:
+            return [row["image"] for row in csv.DictReader(file)]
+
+    assert failed() == [str(bad), str(spoilt)]
+    assert sorted(f"{id}_Segmentation.png" for id in rows(out)) == files(out / "masks")
+    bad.unlink()
+    Image.fromarray(noise(20, 20)).save(spoilt)
+    run(spoilt, "--model", model, "--out", out)
+    assert len(rows(out)) == len(files(out / "masks")) == 5
+    assert not (out / "failures.csv").exists()
+
+
 def test_goes_on_where_it_was_left_and_repeats_what_changed_or_went_missing(images, model, tmp_path, capsys):
     out = tmp_path / "out"
     first = sorted(images.glob("*.*"))[:2]

@@ -3,8 +3,8 @@
 - masks/: the masks and nothing else, as the official scorer reads them.
 - probabilities/, where asked for: 8-bit pictures, 255 times the probability.
 - overlays/, where asked for: the image with the mask's outline.
-- predictions.csv: one row an image.
-- failures.csv: the files that could not be used, and why; absent where there are none.
+- predictions.csv: one row a mask.
+- failures.csv: the files that could not be used, and why, of all calls; absent where there are none.
 - predictions.jsonl, the record: the model first, then one line an image as soon as its files are there.
 """
 
@@ -69,7 +69,7 @@ class PredictionFolder:
         self.folder, self.table = folder, table
         self.probabilities, self.overlays = probabilities, overlays
         self.rows: dict[Path, Row] = {}
-        self.failures: dict[Path, str] = {}
+        self.failures: dict[Path, str] = {}  # of this process alone
         try:
             (folder / MASKS).mkdir(parents=True, exist_ok=True)
             self._lock = filelock.FileLock(folder / ".predictions.lock")
@@ -84,6 +84,7 @@ class PredictionFolder:
             ) from None
         try:
             self._record = self._open_record(identity)
+            self._failed_before = _read_failures(folder / FAILURES)
         except BaseException:
             self._lock.release()
             raise
@@ -96,12 +97,15 @@ class PredictionFolder:
     def __exit__(self, *_: object) -> None:
         try:
             self._record.close()
-            rows = sorted(self.rows.values(), key=lambda row: row.id)
+            # The record knows masks, too, that went when their images could not be read any more.
+            there = [row for row in self.rows.values() if mask_path(self.folder / MASKS, row.id).exists()]
+            rows = sorted(there, key=lambda row: row.id)
             if self.table:
                 names = [field.name for field in dataclasses.fields(Row)]
                 self._write_csv(TABLE, names, [dataclasses.astuple(row) for row in rows])
-            if self.failures:
-                failed = sorted((str(image), why) for image, why in self.failures.items())
+            failures = self._failed_before | {str(image): why for image, why in self.failures.items()}
+            failed = sorted((image, why) for image, why in failures.items() if os.path.lexists(image))
+            if failed:
                 self._write_csv(FAILURES, ["image", "reason"], failed)
             else:
                 (self.folder / FAILURES).unlink(missing_ok=True)
@@ -125,16 +129,13 @@ class PredictionFolder:
 
     def paths(self, name: str) -> dict[str, Path]:
         """Where the wanted files of the image called `name` go, by kind."""
-        paths = {MASKS: mask_path(self.folder / MASKS, name)}
-        if self.probabilities:
-            paths[PROBABILITIES] = self.folder / PROBABILITIES / f"{name}_probability.png"
-        if self.overlays:
-            paths[OVERLAYS] = self.folder / OVERLAYS / f"{name}_overlay.jpg"
-        return paths
+        wanted = {MASKS: True, PROBABILITIES: self.probabilities, OVERLAYS: self.overlays}
+        return {kind: path for kind, path in self._all_paths(name).items() if wanted[kind]}
 
     def add(self, row: Row) -> None:
         """Record an image whose files are written."""
         self.rows[Path(row.image)] = row
+        self._failed_before.pop(row.image, None)
         self._record.write(json.dumps(dataclasses.asdict(row)) + "\n")
         self._record.flush()
 
@@ -145,8 +146,15 @@ class PredictionFolder:
         """
         self.failures[image] = reason
         if row := self.rows.pop(image, None):
-            for path in self.paths(row.id).values():
+            for path in self._all_paths(row.id).values():
                 path.unlink(missing_ok=True)
+
+    def _all_paths(self, name: str) -> dict[str, Path]:
+        return {
+            MASKS: mask_path(self.folder / MASKS, name),
+            PROBABILITIES: self.folder / PROBABILITIES / f"{name}_probability.png",
+            OVERLAYS: self.folder / OVERLAYS / f"{name}_overlay.jpg",
+        }
 
     def _open_record(self, identity: dict[str, Any]) -> IO[str]:
         path = self.folder / RECORD
@@ -206,6 +214,15 @@ def _read_record(path: Path, lines: list[bytes]) -> tuple[dict[str, Any], list[R
     raise UserError(
         f"{path} is no record of isic_smp, or damaged: choose another --out or delete that folder"
     )
+
+
+def _read_failures(path: Path) -> dict[str, str]:
+    """What earlier calls could not use; nothing where the table is not there, or is not one of those."""
+    try:
+        with path.open(newline="", encoding="utf-8", errors="surrogateescape") as file:
+            return {row["image"]: row["reason"] for row in csv.DictReader(file, strict=True)}
+    except (FileNotFoundError, KeyError, csv.Error):
+        return {}
 
 
 def _short(value: Any) -> str:
