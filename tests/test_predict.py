@@ -222,6 +222,19 @@ def test_goes_on_where_it_was_left_and_repeats_what_changed_or_went_missing(imag
     assert len(rows(out)) == 5
 
 
+def test_an_image_that_another_older_file_took_the_place_of_is_predicted_again(model, tmp_path):
+    image, other = tmp_path / "a.png", tmp_path / "other.png"
+    Image.fromarray(noise(40, 50)).save(image)
+    Image.fromarray(noise(30, 20)).save(other)
+    os.utime(other, (10**9, 10**9))
+    out = tmp_path / "out"
+    run(image, "--model", model, "--out", out)
+    time.sleep(0.05)  # coarser than that no file system's clock is here
+    other.replace(image)
+    run(image, "--model", model, "--out", out)
+    assert Image.open(out / "masks" / "a_Segmentation.png").size == (20, 30)
+
+
 def test_a_name_that_is_no_text_is_written_as_it_is(model, tmp_path):
     (tmp_path / "in").mkdir()
     Image.fromarray(noise(40, 50)).save(tmp_path / "in" / os.fsdecode(b"a\xff.png"))

@@ -117,13 +117,15 @@ class PredictionFolder:
         return {image: row.id for image, row in self.rows.items()}
 
     def is_done(self, image: Path) -> bool:
-        """Whether all that is wanted of `image` is here, and the image has not been written to since."""
+        """Whether all that is wanted of `image` is here, and the image has been neither written to nor replaced since."""
         row = self.rows.get(image)
         if row is None:
             return False
         try:
             written = min(path.stat().st_mtime for path in self.paths(row.id).values())
-            return image.stat().st_mtime <= written
+            found = image.stat()
+            # Another file that was moved or unpacked to this name may be older than the mask; its ctime is not.
+            return max(found.st_mtime, found.st_ctime) <= written
         except OSError:
             return False
 
