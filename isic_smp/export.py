@@ -114,7 +114,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     print(parity.describe())
     if options.int8:
         print(_cost(bundle, engine, data.val, binarize_masks=options.binarize_masks))
-    elif parity.largest_difference > TOLERANCE:
+    elif not parity.largest_difference <= TOLERANCE:  # also where it is no number
         print(f"NOT EQUAL: a difference above {TOLERANCE:g} is more than rounding; don't use this file")
         return NOT_EQUAL
     return 0

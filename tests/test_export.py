@@ -1,4 +1,5 @@
 import json
+import math
 import subprocess
 import sys
 import zipfile
@@ -181,6 +182,19 @@ def test_a_file_that_is_not_equal_is_found_out(model):
     off = compare_networks(network, Shifted(network, 0.2), batch, 0.45)
     assert off.largest_difference == pytest.approx(0.05, abs=0.003)  # a sigmoid's steepest slope, 1/4
     assert 0 < off.flipped < off.pixels
+
+
+def test_a_network_that_gives_no_numbers_is_equal_to_none(model, tmp_path, capsys):
+    bundle = load_bundle(model)
+    batch = torch.zeros(2, 3, 32, 32)
+    assert math.isnan(
+        compare_networks(bundle.model, Shifted(bundle.model, math.nan), batch, 0.45).largest_difference
+    )
+    with torch.no_grad():
+        bundle.model.segmentation_head[0].bias.fill_(math.nan)
+    save_bundle(bundle.model, PREPROCESSING, {}, tmp_path / "model")
+    assert run(tmp_path / "model", "--format", "torchscript", "--out", tmp_path / "m.pt") == 1
+    assert "NOT EQUAL" in capsys.readouterr().out
 
 
 @pytest.mark.slow

@@ -15,7 +15,7 @@ class Parity:
     """Differences over all pixels of all pictures."""
 
     largest_difference: float
-    """Of two probabilities of one pixel."""
+    """Of two probabilities of one pixel; not a number where a network gives none."""
     flipped: int
     """Pixels whose probabilities lie on different sides of the threshold."""
     pixels: int
@@ -44,7 +44,8 @@ def compare_networks(expected: nn.Module, found: nn.Module, batch: Tensor, thres
         for some in (*batch.split(TOGETHER), batch[:1], tall):
             there = _probabilities(expected, some)
             here = _probabilities(found, some)
-            largest = max(largest, float(np.abs(there - here).max()))
+            # Of Python's own max() a difference that is no number would come out as the one before it.
+            largest = float(np.maximum(largest, np.abs(there - here).max()))
             flipped += int(((there > threshold) != (here > threshold)).sum())
             pixels += there.size
     return Parity(largest, flipped, pixels)
