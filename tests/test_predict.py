@@ -235,6 +235,13 @@ def test_an_image_that_another_older_file_took_the_place_of_is_predicted_again(m
     assert Image.open(out / "masks" / "a_Segmentation.png").size == (20, 30)
 
 
+def test_an_image_of_too_long_a_name_is_named(model, tmp_path, capsys):
+    image = tmp_path / f"{'x' * 245}.png"
+    Image.fromarray(noise(40, 50)).save(image)
+    assert run(image, "--model", model, "--out", tmp_path / "out") == 1
+    assert f"the name of {image} is too long for a mask's: shorten it" in capsys.readouterr().err
+
+
 def test_a_name_that_is_no_text_is_written_as_it_is(model, tmp_path):
     (tmp_path / "in").mkdir()
     Image.fromarray(noise(40, 50)).save(tmp_path / "in" / os.fsdecode(b"a\xff.png"))
