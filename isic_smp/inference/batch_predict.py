@@ -92,7 +92,9 @@ def predict_files(
             write_picture(paths[MASKS], mask.astype(np.uint8) * np.uint8(255))
         except OSError as error:
             if error.errno == errno.ENAMETOOLONG:
-                return _Failure(picture.path, f"the name of {picture.path} is too long for a mask's: shorten it")
+                return _Failure(
+                    picture.path, f"the name of {picture.path} is too long for a mask's: shorten it"
+                )
             raise UserError(f"cannot write to {folder.folder}: {error.strerror or error}") from None
         height, width = picture.own_size
         return Row(

@@ -14,6 +14,8 @@ from typing import Any
 
 import numpy as np
 
+from isic_smp.errors import UserError
+
 FAILURE_IOU = 0.65
 """A mask of a lower IoU counts as failed, as in the ISIC 2018 challenge (Codella et al., arXiv:1902.03368)."""
 SURE = 0.01
@@ -67,9 +69,18 @@ class ExpectedIoU:
 
     @classmethod
     def from_facts(cls, facts: Mapping[str, Any]) -> "ExpectedIoU | None":
-        """What was fitted for a model, from the facts that go with it; None where nothing was, as in old ones."""
+        """What was fitted for a model, from the facts that go with it; None where nothing was, as in old ones.
+
+        Raises:
+            UserError: something else stands there.
+        """
         fitted = facts.get(FITTED)
         values = fitted.get("expected_iou") if isinstance(fitted, Mapping) else None
         if not isinstance(values, Mapping):
             return None
-        return cls(intercept=float(values["intercept"]), slope=float(values["slope"]))
+        try:
+            return cls(intercept=float(values["intercept"]), slope=float(values["slope"]))
+        except (KeyError, TypeError, ValueError):
+            raise UserError(
+                f"expected_iou must hold the numbers intercept and slope, got {dict(values)}"
+            ) from None

@@ -17,6 +17,7 @@ from isic_smp.models.normalise import normalise
 RGB = 3
 # Settings that a saved model may not know yet; it does as the defaults say.
 _ADDED = {"largest_piece", "second_look", "close_bays"}
+_SWITCHES = ("test_time_flips", *sorted(_ADDED))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,8 +53,11 @@ class Preprocessing:
             object.__setattr__(self, name, values)  # a list from JSON would not compare equal
         if min(self.std) <= 0:
             raise UserError(f"std must be above 0, got {list(self.std)}")
-        if self.size < 1:
-            raise UserError(f"size must be at least 1 pixel, got {self.size}")
+        if self.size < 1 or not isinstance(self.size, int):
+            raise UserError(f"size must be at least 1 pixel, and whole, got {self.size}")
+        for name in _SWITCHES:  # the text "false" would switch it on
+            if not isinstance(getattr(self, name), bool):
+                raise UserError(f"{name} must be true or false, got {getattr(self, name)!r}")
         if not 0 < self.threshold < 1:
             raise UserError(f"threshold must lie between 0 and 1, got {self.threshold}")
 

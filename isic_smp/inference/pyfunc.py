@@ -60,9 +60,9 @@ class LesionModel(PythonModel):
         self.read_files = settings.pop("read_files")
         if self.read_files not in ("auto", True, False):
             raise BadRequest(f"read_files must be auto, true or false, got {self.read_files!r}")
-        self.expected_iou = ExpectedIoU.from_facts(settings)
-        settings.pop(FITTED, None)
         try:
+            self.expected_iou = ExpectedIoU.from_facts(settings)
+            settings.pop(FITTED, None)
             self.preprocessing = Preprocessing.from_dict(settings)
         except UserError as error:
             raise BadRequest(str(error)) from None

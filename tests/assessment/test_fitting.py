@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from isic_smp.assessment.fitting import Fitted, fit_expected_iou
+from isic_smp.errors import UserError
 from isic_smp.inference.expected_iou import ExpectedIoU, logit_of_soft_iou, soft_iou
 
 
@@ -54,6 +55,12 @@ def test_it_travels_as_plain_json_and_old_models_have_none():
     assert ExpectedIoU.from_facts(facts) == fitted.expected_iou
     assert Fitted.from_facts({"recipe": {}}) is None
     assert ExpectedIoU.from_facts({}) is None
+
+
+@pytest.mark.parametrize("values", [{"intercept": 0.1}, {"intercept": 0.1, "slope": "steep"}])
+def test_damaged_numbers_are_refused_in_words(values):
+    with pytest.raises(UserError, match="expected_iou must hold the numbers intercept and slope, got"):
+        ExpectedIoU.from_facts({"fitted_on_validation": {"expected_iou": values}})
 
 
 def test_soft_ious_at_the_ends_stay_finite():

@@ -69,6 +69,9 @@ def test_a_second_look_asks_for_pictures_of_more_pixels_and_the_network_alone_do
     [
         ({"size": 0}, "size must be at least 1"),
         ({"size": "128"}, "bad preprocessing"),
+        ({"size": 128.5}, "size must be at least 1 pixel, and whole, got 128.5"),
+        ({"test_time_flips": "false"}, "test_time_flips must be true or false, got 'false'"),
+        ({"close_bays": None}, "close_bays must be true or false, got None"),
         ({"mean": [0.5, 0.5]}, "mean must be three finite numbers"),
         ({"mean": 0.5}, "bad preprocessing"),
         ({"std": [0.5, 0.0, 0.5]}, "std must be above 0"),

@@ -241,6 +241,11 @@ def test_settings_can_be_changed_when_loading_and_the_threshold_with_each_call(d
     assert np.array_equal(again["mask"], row["probability"] > 0.75)
 
 
+def test_a_setting_that_is_text_is_not_taken_for_yes(dark_folder):
+    with pytest.raises(MlflowException, match="test_time_flips must be true or false, got 'false'"):
+        mlflow.pyfunc.load_model(str(dark_folder), model_config={"test_time_flips": "false"})
+
+
 @pytest.mark.parametrize("flips", [False, True])
 def test_a_second_look_is_the_predictors_own(flips, dark_folder):
     rows, columns = np.mgrid[:90, :120]
