@@ -1,6 +1,8 @@
 """Unpacking a zip archive that came over the network, without trusting what its directory says."""
 
 import errno
+import lzma
+import os
 import shutil
 import stat
 import tempfile
@@ -14,6 +16,16 @@ MAX_FILES = 10_000
 MAX_BYTES = 20 * 10**9
 _BAD_NAMES = {errno.ENAMETOOLONG, errno.EEXIST, errno.ENOTDIR, errno.EISDIR, errno.EINVAL}
 """What a system answers to names that are too long, or to a file that is a folder too."""
+_DAMAGED = (
+    zipfile.BadZipFile,
+    zlib.error,
+    lzma.LZMAError,
+    EOFError,
+    NotImplementedError,
+    RuntimeError,
+    UnicodeDecodeError,
+)
+"""What zipfile and its decoders raise at bytes that make no sense; bz2's word for it is an OSError without a number."""
 MAX_RATIO = 200
 """Bytes out for a byte in; JPEG and PNG files pack to about their own size."""
 
@@ -40,11 +52,12 @@ def unpack(archive: Path, folder: Path) -> None:
                     raise UserError(f"no room on the disk to unpack {archive}")
                 for member in members:
                     _write(source, member, staging / _inside(member, folder.name))
-        except OSError as error:
-            if error.errno not in _BAD_NAMES:
+        except (OSError, *_DAMAGED) as error:
+            number = getattr(error, "errno", None)
+            if number in _BAD_NAMES:
+                raise UserError(f"{archive} is refused: {os.strerror(number)}, in an entry's name") from None
+            if number is not None:
                 raise
-            raise UserError(f"{archive} is refused: {error.strerror}, in an entry's name") from None
-        except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError) as error:
             archive.unlink(missing_ok=True)
             raise UserError(
                 f"{archive} is not a complete zip archive ({error}) and has been deleted: download it again"
@@ -62,6 +75,8 @@ def _checked(source: zipfile.ZipFile, archive: Path) -> list[zipfile.ZipInfo]:
             raise UserError(
                 f"{archive} is refused: its entry {entry.filename!r} points outside of its folder"
             )
+        if not path.parts and not entry.is_dir():
+            raise UserError(f"{archive} is refused: its entry {entry.filename!r} is no file's name")
         if kind not in (0, stat.S_IFREG, stat.S_IFDIR):
             raise UserError(f"{archive} is refused: its entry {entry.filename!r} is a link or a device")
     files = [entry for entry in entries if not entry.is_dir()]

@@ -1,5 +1,7 @@
 """Unpacking what came over the network: whole archives appear, hostile and damaged ones leave nothing."""
 
+import random
+import shutil
 import stat
 import zipfile
 
@@ -69,6 +71,29 @@ def test_a_flipped_byte_is_noticed_and_the_archive_deleted_for_the_next_try(tmp_
     with pytest.raises(UserError, match="download it again"):
         unpack(archive, tmp_path / "Images")
     assert not any(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("method", [zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
+def test_damage_anywhere_is_noticed_whatever_the_archive_is_packed_with(tmp_path, method):
+    entries = [(f"Images/{number}.jpg", b"lesion" * 40) for number in range(2)]
+    whole = pack(tmp_path / "whole.zip", entries, compression=method).read_bytes()
+    archive, rng = tmp_path / "Images.zip", random.Random(0)
+    refused = 0
+    for _ in range(80):
+        content = bytearray(whole)
+        content[rng.randrange(len(content))] = rng.randrange(256)
+        archive.write_bytes(content)
+        try:
+            unpack(archive, tmp_path / "Images")
+        except UserError:
+            refused += 1
+        shutil.rmtree(tmp_path / "Images", ignore_errors=True)
+    assert refused > 30
+
+
+def test_a_file_without_a_name_is_refused(tmp_path):
+    with pytest.raises(UserError, match="no file's name"):
+        unpack(pack(tmp_path / "Images.zip", [("Images/a.jpg", b"a"), (".", b"b")]), tmp_path / "Images")
 
 
 def test_half_an_archive_is_noticed(tmp_path):
