@@ -10,6 +10,7 @@ import hashlib
 import os
 import warnings
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -64,13 +65,13 @@ class SavedPipeline:
         """New images, uint8 (B, S, S, 3), and masks, uint8 (B, S, S) from 0 to `levels`; see `Augmenter.apply`.
 
         Raises:
-            UserError: the pipeline changes the size, or makes masks of more than `levels`.
+            UserError: the pipeline fails, changes the size, or makes masks of more than `levels`.
         """
         draws = uniforms(sample_ids, 1, seed=seed, epoch=epoch, purpose=_PURPOSE)[:, 0]
         changed, lesions = np.empty_like(images), np.empty_like(masks)
         for i, draw in enumerate(draws.tolist()):
             self._compose.set_random_seed(int(draw * 2**32))
-            result = self._compose(image=images[i], mask=masks[i])
+            result = self._apply_one(images[i], masks[i])
             image, mask = result["image"], result["mask"]
             if image.shape != images[i].shape or image.dtype != np.uint8 or mask.max(initial=0) > levels:
                 raise UserError(
@@ -79,3 +80,13 @@ class SavedPipeline:
                 )
             changed[i], lesions[i] = image, mask
         return changed, lesions
+
+    def _apply_one(self, image: np.ndarray, mask: np.ndarray) -> dict[str, Any]:
+        try:
+            return self._compose(image=image, mask=mask)
+        except Exception as error:  # a crop larger than the picture, a transform that wants boxes, …
+            reason = " ".join(f"{type(error).__name__}: {error}".split())[:300]
+            raise UserError(
+                f"the pipeline {self.path} fails on a picture of {image.shape[1]} × {image.shape[0]} pixels and its "
+                f"mask ({reason}): change or leave out the transform that does"
+            ) from None

@@ -76,3 +76,15 @@ def test_a_missing_file_and_a_changed_size_are_refused(tmp_path, batch):
     smaller = saved(tmp_path, albumentations.RandomCrop(16, 16, p=1.0))
     with pytest.raises(UserError, match="keep the size"):
         smaller.apply(*batch, sample_ids=np.arange(4), seed=0, epoch=0)
+
+
+@pytest.mark.parametrize(
+    "transform",
+    [albumentations.RandomCrop(64, 64, p=1.0), albumentations.Mosaic(p=1.0)],
+    ids=["crop", "mosaic"],
+)
+def test_a_transform_that_cannot_be_applied_is_one_line(tmp_path, batch, transform):
+    fails = saved(tmp_path, transform)
+    with pytest.raises(UserError, match=r"mine\.json fails on a picture of 32 × 32") as error:
+        fails.apply(*batch, sample_ids=np.arange(4), seed=0, epoch=0)
+    assert "\n" not in str(error.value)
