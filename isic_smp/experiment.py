@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from torch import nn
 
@@ -40,7 +41,7 @@ from isic_smp.training.losses import make_loss
 from isic_smp.training.memory import kept_memory
 from isic_smp.training.profile import StepProfiler
 from isic_smp.training.recipe import Recipe
-from isic_smp.training.resume import resumable_state
+from isic_smp.training.resume import check_frozen_encoder, resumable_state
 from isic_smp.training.statistics import renew_statistics
 
 OnEpoch = Callable[[Epoch, nn.Module], None]
@@ -141,7 +142,9 @@ def run_experiment(
         fingerprint = data.fingerprint + prepared.pipeline_digest + prepared.teachers_digest
         # Before the log: a run that is over keeps its record where another recipe is refused.
         state = ranks.share(
-            resumable_state(checkpoints, recipe, fingerprint) if setup.resume and ranks.is_main else None
+            _state_to_go_on_from(checkpoints, recipe, fingerprint, prepared)
+            if setup.resume and ranks.is_main
+            else None
         )
         log = (
             _start_log(recipe, setup, data, prepared, place, output_dir, checkpoints)
@@ -193,6 +196,16 @@ def _find_data(setup: Setup, place: Place) -> tuple[LesionData, bool]:
     if setup.fold is not None:
         data = take_fold(data, setup.fold)
     return data, is_demo
+
+
+def _state_to_go_on_from(
+    checkpoints: Checkpoints, recipe: Recipe, fingerprint: str, prepared: Prepared
+) -> dict[str, Any] | None:
+    """The last checkpoint, where it is of this training; None where there is none."""
+    state = resumable_state(checkpoints, recipe, fingerprint)
+    if state is not None and recipe.freeze:
+        check_frozen_encoder(state, prepared.model, prepared.weights_used)
+    return state
 
 
 def _silent(*_: object) -> None:

@@ -20,7 +20,7 @@ from isic_smp import evaluate as evaluate_command
 from isic_smp import run as run_command
 from isic_smp.data.source import resolve_data
 from isic_smp.data.synthetic import make_synthetic
-from isic_smp.inference.load import load_bundle
+from isic_smp.inference.load import load_bundle, save_bundle
 from isic_smp.inference.predictor import Predictor
 from isic_smp.inference.scoring import score
 from isic_smp.tracking.experiment_log import HEADLINES
@@ -292,6 +292,26 @@ def test_another_pipeline_under_the_same_name_does_not_go_on_with_a_run(client, 
     assert other.returncode == 2
     assert "with another pipeline" in other.stderr.splitlines()[-1]
     assert run_of(client, place, "views").info.status == "FINISHED"
+
+
+def test_another_model_under_the_same_name_does_not_go_on_with_a_frozen_run(client, place, again):
+    """Its features would be banked, and the decoder saved with the encoder of the checkpoint."""
+    import torch
+
+    bundle = load_bundle(str(place / "out" / "frozen"))
+    save_bundle(bundle.model, bundle.preprocessing, bundle.info, place / "start")
+    words = ["--freeze", "--init-from", "start", "--output-dir", "out/start", "--resume"]
+    done = again(*words)
+    assert done.returncode == 0, done.stderr
+    assert again(*words).returncode == 0, "the same model was refused"
+    with torch.no_grad():
+        bundle.model.encoder.conv_stem.weight.mul_(1.1)
+    shutil.rmtree(place / "start")
+    save_bundle(bundle.model, bundle.preprocessing, bundle.info, place / "start")
+    other = again(*words)
+    assert other.returncode == 2
+    assert "the frozen encoder's weights, from start, are not those" in other.stderr.splitlines()[-1]
+    assert run_of(client, place, "start").info.status == "FINISHED"
 
 
 @pytest.mark.slow

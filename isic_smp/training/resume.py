@@ -1,6 +1,10 @@
 """Which checkpoint a training may go on from: its own recipe's, on its own data."""
 
+from collections.abc import Mapping
 from typing import Any
+
+import torch
+from torch import nn
 
 from isic_smp.errors import UserError
 from isic_smp.training.checkpoint import Checkpoints
@@ -37,3 +41,26 @@ def resumable_state(checkpoints: Checkpoints, recipe: Recipe, fingerprint: str) 
             f"cannot resume {checkpoints.last} with another recipe ({said}); choose another --output-dir"
         )
     return state
+
+
+def check_frozen_encoder(state: Mapping[str, Any], model: nn.Module, weights: str) -> None:
+    """Refuse to go on where a frozen encoder would start from other weights than the checkpoint's.
+
+    The checkpoint's would be put back, but banked features, normalisation and padding are of those that `weights` names
+    by now: the decoder would be fitted to one encoder and saved with another.
+
+    Args:
+        state: the checkpoint, from `resumable_state`.
+        model: as a training that begins anew would have it, its encoder under `encoder`.
+        weights: what the encoder's weights came from, for the message.
+
+    Raises:
+        UserError: they differ.
+    """
+    kept = state["model"]
+    for name, value in model.state_dict().items():
+        if name.startswith("encoder.") and not torch.equal(kept.get(name, value.new_empty(0)), value.cpu()):
+            raise UserError(
+                f"cannot resume: the frozen encoder's weights, from {weights}, are not those that the checkpoint was "
+                "trained on; bring those back, or choose another --output-dir"
+            )
