@@ -1,4 +1,6 @@
-"""Makes the lists in splits/ again: `python -m isic_smp.data.make_split DIR_OF_ISIC2016`.
+"""Makes the lists in splits/ again: `python -m isic_smp.data.make_split DIR_OF_ISIC2016 [FOLDER_FOR_THE_LISTS]`.
+
+It says whether they are the package's own, which stay as they are. They are where the masks at hand are the same ones.
 
 Of the 900 official training ids, 90 become the validation split:
 
@@ -20,10 +22,12 @@ import sys
 from pathlib import Path
 
 from isic_smp.cli import command
-from isic_smp.data.isic2016 import TRAINING, split_lists
+from isic_smp.data.isic2016 import TRAINING, misplaced_ids, split_lists
 from isic_smp.data.pairs import find_pairs, read_mask
 from isic_smp.errors import UserError
+from isic_smp.files import write_text
 
+PROG = "python -m isic_smp.data.make_split"
 SEED = 2016
 VALIDATION = 90
 LISTS = Path(__file__).parent / "splits"
@@ -52,19 +56,45 @@ def choose_validation(areas: dict[str, float | None], twins: set[str], *, count:
 
 
 def main() -> None:
-    """Measure the areas under the folder given, and write splits/isic2016_{train,validation}.txt."""
-    if len(sys.argv) != 2:
-        raise UserError("expected one argument: the folder that holds the four official ISIC 2016 folders")
+    """Measure the areas under the folder given, compare the lists that follow with the package's, and write them.
+
+    Raises:
+        UserError: no such folder, images that are not official training ones, or lists that would be overwritten.
+    """
+    if not 2 <= len(sys.argv) <= 3 or sys.argv[1].startswith("-"):
+        raise UserError(
+            "expected the folder that holds the four official ISIC 2016 folders, and maybe a folder for the lists"
+        )
+    root, out = Path(sys.argv[1]), (Path(sys.argv[2]) if len(sys.argv) == 3 else None)
+    pairs = find_pairs(*(root / folder for folder in TRAINING))
+    if misplaced := misplaced_ids(training=[pair.id for pair in pairs], test=[]):
+        raise UserError(f"{root} is not ISIC 2016 part 1: " + "; ".join(misplaced))
     lists = split_lists()
     areas: dict[str, float | None] = dict.fromkeys(sorted(lists["train"] | lists["val"]))
-    for pair in find_pairs(*(Path(sys.argv[1]) / folder for folder in TRAINING)):
+    for pair in pairs:
         areas[pair.id] = float(read_mask(pair.mask).mean())
     twins = set((LISTS / "near_duplicates.txt").read_text(encoding="utf-8").split())
-    validation = choose_validation(areas, twins, count=VALIDATION, seed=SEED)
-    for name, ids in (("validation", validation), ("train", sorted(areas.keys() - set(validation)))):
-        (LISTS / f"isic2016_{name}.txt").write_text("\n".join(ids) + "\n", encoding="utf-8")
-        print(f"{name}: {len(ids)} ids")
+    chosen = set(choose_validation(areas, twins, count=VALIDATION, seed=SEED))
+    made = {"validation": sorted(chosen), "train": sorted(areas.keys() - chosen)}
+    others = len(chosen - lists["val"])
+    print(
+        f"from {len(pairs)} of {len(areas)} masks: "
+        + ", ".join(f"{name} {len(ids)} ids" for name, ids in made.items())
+        + (f"; {others} of the validation ids are others than" if others else "; the same ids as")
+        + " in the package's lists"
+    )
+    if out is not None:
+        _write(made, out)
+
+
+def _write(lists: dict[str, list[str]], folder: Path) -> None:
+    """Each list into a file of its own; other lists, such as those that results were measured on, are left as they are."""
+    for name, ids in lists.items():
+        file, text = folder / f"isic2016_{name}.txt", "\n".join(ids) + "\n"
+        if file.exists() and file.read_text(encoding="utf-8") != text:
+            raise UserError(f"{file} is another list, which results may rest on: name another folder")
+        write_text(file, text, option="folder for the lists")
 
 
 if __name__ == "__main__":
-    command(main, prog="python -m isic_smp.data.make_split")
+    command(main, prog=PROG)

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from isic_smp.data import make_split
 from isic_smp.data.fingerprint import fingerprint
 from isic_smp.data.isic2016 import FOLDERS, TEST, TRAINING, load_isic2016, split_lists
 from isic_smp.data.make_split import LISTS, SEED, VALIDATION, choose_validation
@@ -61,6 +62,35 @@ def test_the_lists_can_be_made_again_and_have_the_areas_of_all(isic_dir):
     known = {name: [areas[id] for id in lists[name] if areas[id] is not None] for name in ("train", "val")}
     quartiles = {name: np.percentile(values, [25, 50, 75]) for name, values in known.items()}
     assert np.abs(quartiles["train"] - quartiles["val"]).max() < 0.01
+
+
+def test_making_the_lists_again_says_what_differs_and_leaves_the_package_s_own(
+    tiny, tmp_path, in_this_process
+):
+    before = {file.name: file.read_text() for file in LISTS.iterdir()}
+    made = in_this_process(make_split, tiny, tmp_path / "lists")
+    assert made.returncode == 0, made.stderr
+    assert "from 5 of 900 masks" in made.stdout
+    assert "others than in the package's lists" in made.stdout
+    lists = {
+        name: (tmp_path / "lists" / f"isic2016_{name}.txt").read_text().split()
+        for name in ("train", "validation")
+    }
+    assert {name: len(ids) for name, ids in lists.items()} == {"train": 810, "validation": 90}
+    assert sorted(lists["train"] + lists["validation"]) == sorted(LISTED["train"] + LISTED["val"])
+    over = in_this_process(make_split, tiny, LISTS)
+    assert (over.returncode, over.stderr.count("\n")) == (2, 1)
+    assert "name another folder" in over.stderr
+    assert {file.name: file.read_text() for file in LISTS.iterdir()} == before
+
+
+def test_images_that_are_not_official_make_no_lists(tiny, tmp_path, in_this_process):
+    for folder, name in zip(TRAINING, ("mine.jpg", "mine_Segmentation.png"), strict=True):
+        Image.new("L", (8, 6)).save(tiny / folder / name)
+    refused = in_this_process(make_split, tiny, tmp_path / "lists")
+    assert refused.returncode == 2
+    assert "1 training images are not official ones (mine)" in refused.stderr
+    assert not (tmp_path / "lists").exists()
 
 
 def test_a_part_of_the_data_is_loaded_and_says_how_much_it_is(isic_dir):
