@@ -21,7 +21,7 @@ def fits(value: Any, hint: Any) -> bool:
     """Whether a plain (YAML, JSON) `value` may stand for the type `hint`; a bool is no number."""
     origin = typing.get_origin(hint)
     if origin is Literal:
-        return any(type(value) is type(choice) and value == choice for choice in typing.get_args(hint))
+        return _worded(value, hint) in typing.get_args(hint)
     if origin in (typing.Union, types.UnionType):
         return any(fits(value, member) for member in typing.get_args(hint))
     if origin is tuple:
@@ -37,7 +37,15 @@ def converted(value: Any, hint: Any) -> Any:
     """`value`, which `fits`, as the type itself: a list as a tuple, a whole number as a float where one is meant."""
     if isinstance(value, list):
         return tuple(value)
+    if typing.get_origin(hint) is Literal:
+        return _worded(value, hint)
     return float(value) if hint is float or (isinstance(value, int) and hint == float | None) else value
+
+
+def _worded(value: Any, hint: Any) -> Any:
+    """The choice that `value` stands for: YAML reads the words on and off, where nobody quotes them, as true and false."""
+    word = {True: "on", False: "off"}.get(value) if isinstance(value, bool) else None
+    return word if word in typing.get_args(hint) else value
 
 
 def type_name(hint: Any) -> str:

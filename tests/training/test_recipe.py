@@ -98,6 +98,19 @@ def test_a_yaml_file_builds_on_the_preset_it_names(tmp_path):
     assert load_recipe(str(file)) == dataclasses.replace(PRESETS["report"], epochs=3, lr=1.0)
 
 
+@pytest.mark.parametrize(
+    ("written", "meant"), [("off", "off"), ("on", "on"), ('"off"', "off"), ("auto", "auto")]
+)
+def test_a_yaml_file_may_say_on_and_off_without_quotes(tmp_path, written, meant):
+    file = tmp_path / "mine.yaml"
+    file.write_text(f"recipe: report\nfreeze: true\nfeature_bank: {written}\nflips: on\n")
+    recipe = load_recipe(str(file))
+    assert (recipe.feature_bank, recipe.flips) == (meant, True)
+    file.write_text(f"schedule: {written}\n")
+    with pytest.raises(UserError, match="schedule must be one of"):
+        load_recipe(str(file))
+
+
 @pytest.mark.parametrize("written", ["1e-3", "1E-3", "1.e-3", ".1e-2", "+10e-4", "1.0e-3", "0.001"])
 def test_a_yaml_file_writes_numbers_as_people_do(tmp_path, written):
     file = tmp_path / "mine.yaml"
