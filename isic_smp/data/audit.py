@@ -17,6 +17,7 @@ from tqdm import tqdm
 from isic_smp.data.duplicates import Sketch, look_alikes, near_duplicates, sketch
 from isic_smp.data.isic2016 import TEST, TRAINING, has_isic2016, misplaced_ids, split_lists
 from isic_smp.data.pairs import Pair, read_pair, scan_pairs
+from isic_smp.data.synthetic import is_synthetic
 from isic_smp.errors import UserError
 
 SIDES = {"training": TRAINING, "test": TEST}
@@ -164,8 +165,11 @@ def _note_official(report: Audit, looked: list[_Looked]) -> None:
     lists = split_lists()
     here = set(ids["training"] + ids["test"])
     report.official = {name: len(here & official) for name, official in lists.items()}
-    if any(report.official.values()):  # otherwise it is other data in the same layout
-        report.problems += misplaced_ids(training=ids["training"], test=ids["test"], limit=None)
+    if not is_synthetic(report.root):
+        limit = (
+            None if any(report.official.values()) else 3
+        )  # of other data in the same layout, all are unknown
+        report.problems += misplaced_ids(training=ids["training"], test=ids["test"], limit=limit)
 
 
 def _note_twins(report: Audit, looked: list[_Looked]) -> None:

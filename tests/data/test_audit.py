@@ -14,7 +14,7 @@ from PIL import Image
 import isic_smp.data.__main__ as commands
 from isic_smp.data.audit import audit
 from isic_smp.data.check import check
-from isic_smp.data.isic2016 import FOLDERS, TEST, TRAINING, split_lists
+from isic_smp.data.isic2016 import FOLDERS, TEST, TRAINING, load_isic2016, split_lists
 from isic_smp.data.make_split import LISTS
 from isic_smp.data.synthetic import make_synthetic
 from isic_smp.errors import UserError
@@ -139,6 +139,17 @@ def test_ids_of_the_wrong_side_are_a_problem(isic_dir, tmp_path):
     problems = audit(tmp_path, progress=False).problems
     assert f"1 training images are official test images ({id})" in problems
     assert f"1 images are in training and in test ({id} = ISIC_0009999)" in problems
+
+
+def test_other_data_in_the_layout_are_said_to_be_refused_as_loading_does(data):
+    (data / "synthetic.json").unlink()
+    with pytest.raises(UserError, match="12 training images are not official ones"):
+        load_isic2016(data)
+    problems = audit(data, progress=False).problems
+    assert [problem.split(" (")[0] for problem in problems] == [
+        "12 training images are not official ones",
+        "6 test images are not official ones",
+    ]
 
 
 def test_half_the_folders_are_checked_and_the_others_missed(data):
