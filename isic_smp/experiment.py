@@ -41,7 +41,7 @@ from isic_smp.training.losses import make_loss
 from isic_smp.training.memory import kept_memory
 from isic_smp.training.profile import StepProfiler
 from isic_smp.training.recipe import Recipe
-from isic_smp.training.resume import check_frozen_encoder, resumable_state
+from isic_smp.training.resume import check_frozen_encoder, check_nothing_is_lost, resumable_state
 from isic_smp.training.statistics import renew_statistics
 
 OnEpoch = Callable[[Epoch, nn.Module], None]
@@ -142,9 +142,7 @@ def run_experiment(
         fingerprint = data.fingerprint + prepared.pipeline_digest + prepared.teachers_digest
         # Before the log: a run that is over keeps its record where another recipe is refused.
         state = ranks.share(
-            _state_to_go_on_from(checkpoints, recipe, fingerprint, prepared)
-            if setup.resume and ranks.is_main
-            else None
+            _state_to_go_on_from(checkpoints, recipe, setup, fingerprint, prepared) if ranks.is_main else None
         )
         log = (
             _start_log(recipe, setup, data, prepared, place, output_dir, checkpoints)
@@ -199,9 +197,12 @@ def _find_data(setup: Setup, place: Place) -> tuple[LesionData, bool]:
 
 
 def _state_to_go_on_from(
-    checkpoints: Checkpoints, recipe: Recipe, fingerprint: str, prepared: Prepared
+    checkpoints: Checkpoints, recipe: Recipe, setup: Setup, fingerprint: str, prepared: Prepared
 ) -> dict[str, Any] | None:
-    """The last checkpoint, where it is of this training; None where there is none."""
+    """With `setup.resume` the last checkpoint, where it is of this training; None where training begins anew."""
+    if not setup.resume:
+        check_nothing_is_lost(checkpoints, checkpoints.last.with_name(OUTPUT_FOLDER))
+        return None
     state = resumable_state(checkpoints, recipe, fingerprint)
     if state is not None and recipe.freeze:
         check_frozen_encoder(state, prepared.model, prepared.weights_used)

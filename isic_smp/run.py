@@ -46,7 +46,8 @@ class Options:
     output_dir: Path | None = None
     """Checkpoints, final weights and pictures of this run. Default: a new folder under ./runs."""
     resume: bool = False
-    """Go on from the checkpoint in --output-dir, which must be given, or start afresh where there is none."""
+    """Go on from the checkpoint in --output-dir, which must be given, or start afresh where there is none. Without it, an
+    interrupted run's folder is refused."""
     cache_dir: Path | None = None
     """Decoded pixels and banked features. Default: ISIC_SMP_CACHE, else the user's cache folder."""
     experiment: str | None = None

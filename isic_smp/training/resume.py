@@ -1,6 +1,7 @@
-"""Which checkpoint a training may go on from: its own recipe's, on its own data."""
+"""Which checkpoint a training may go on from: its own recipe's, on its own data. And which it may not wipe away."""
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -8,7 +9,7 @@ from torch import nn
 
 from isic_smp.errors import UserError
 from isic_smp.training.checkpoint import Checkpoints
-from isic_smp.training.recipe import Recipe, differences
+from isic_smp.training.recipe import Recipe, completed, differences
 
 NEEDED = {"recipe", "fingerprint", "model", "optimizer", "schedule", "average", "history", "best_epoch"}
 """What a checkpoint must hold to be gone on from."""
@@ -64,3 +65,29 @@ def check_frozen_encoder(state: Mapping[str, Any], model: nn.Module, weights: st
                 f"cannot resume: the frozen encoder's weights, from {weights}, are not those that the checkpoint was "
                 "trained on; bring those back, or choose another --output-dir"
             )
+
+
+def check_nothing_is_lost(checkpoints: Checkpoints, model_folder: Path) -> None:
+    """Refuse to begin anew where an interrupted training could go on; `fit` would delete its checkpoint.
+
+    Args:
+        checkpoints: where the run keeps them.
+        model_folder: where a run that is over has left its model.
+
+    Raises:
+        UserError: whole epochs are there of a training that did not come to its end, or not to its model.
+    """
+    try:
+        state = checkpoints.load_last()
+    except UserError:  # nothing can go on from it
+        return
+    if state is None or not state.keys() >= NEEDED:
+        return
+    done, recipe = len(state["history"]), completed(state["recipe"])
+    patience = recipe["early_stopping"]
+    trained = done >= recipe["epochs"] or 0 < patience <= done - 1 - state["best_epoch"]
+    if not (trained and model_folder.is_dir()):
+        raise UserError(
+            f"{checkpoints.last} holds {done} of {recipe['epochs']} epochs of an interrupted training: --resume goes "
+            "on with it; to begin anew, delete that file or choose another --output-dir"
+        )
