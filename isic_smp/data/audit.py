@@ -122,7 +122,7 @@ def audit(
     report.pairs = dict(Counter(it.side for it in looked))
     report.sizes = dict(Counter(it.size for it in looked).most_common())
     _note_official(report, looked)
-    _note_twins(report, looked)
+    _note_twins(report, looked, progress)
     return report
 
 
@@ -172,12 +172,12 @@ def _note_official(report: Audit, looked: list[_Looked]) -> None:
         report.problems += misplaced_ids(training=ids["training"], test=ids["test"], limit=limit)
 
 
-def _note_twins(report: Audit, looked: list[_Looked]) -> None:
+def _note_twins(report: Audit, looked: list[_Looked], progress: bool) -> None:
     first: dict[bytes, _Looked] = {}
     for it in looked:
         if (one := first.setdefault(it.pixels, it)) is not it:
             report.exact.append(_twins(one, it, correlation=1.0))
-    for near in near_duplicates([it.sketch for it in looked]):
+    for near in near_duplicates([it.sketch for it in looked], progress=progress):
         one, other = looked[near.first], looked[near.second]
         if one.pixels != other.pixels:
             found = _twins(one, other, near.correlation, matches=near.matches, mirrored=near.mirrored)

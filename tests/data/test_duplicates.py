@@ -1,5 +1,10 @@
 """Finding one lesion in two pictures, and not finding it in pictures that are merely alike."""
 
+import dataclasses
+import signal
+import threading
+import time
+
 import cv2
 import numpy as np
 import pytest
@@ -77,6 +82,36 @@ def test_pictures_without_any_detail_give_no_finding_and_no_error():
     assert near_duplicates([sketch(image) for image in flat]) == []
     assert near_duplicates([]) == []
     assert near_duplicates([sketch(flat[0])]) == []
+
+
+def test_ctrl_c_ends_a_search_at_once():
+    """The search runs on threads, which would else go on for minutes."""
+    rng = np.random.default_rng(0)
+    blank = sketch(np.zeros((64, 64, 3), np.uint8))
+    many = [
+        dataclasses.replace(
+            blank,
+            points=rng.uniform(0, 256, (100, 2)).astype(np.float32),
+            descriptors=rng.integers(0, 256, (100, 128), dtype=np.uint8),
+        )
+        for _ in range(600)
+    ]
+    interrupted = []
+
+    def interrupt():
+        interrupted.append(time.monotonic())
+        signal.pthread_kill(threading.main_thread().ident, signal.SIGINT)
+
+    former = signal.signal(signal.SIGINT, signal.default_int_handler)
+    timer = threading.Timer(4, interrupt)  # the index is made by then
+    timer.start()
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            near_duplicates(many)
+        assert time.monotonic() - interrupted[0] < 8
+    finally:
+        timer.cancel()
+        signal.signal(signal.SIGINT, former)
 
 
 def test_look_alikes_come_the_likest_first(images):
