@@ -43,7 +43,8 @@ class TruncatedMobileNet(nn.Module, EncoderMixin):
         timm_name: timm's name of the whole network, e.g. "mobilenetv2_100".
         cut: The last block stage kept, counted from 0.
         same_padding: Pad strided convolutions as TensorFlow does. Without effect on `tf_` networks, which
-            are padded so in any case. Height and width must then be multiples of the output stride.
+            are padded so in any case. Height and width must then be multiples of the output stride, also in
+            smp's Unet, which takes any size.
         depth: How many halvings to keep, at most what the cut has (None: all). Block stages past them are cut
             off as well.
         output_stride: 32 leaves the network as it is; 16 and 8 replace the strides past it by dilation.
@@ -83,7 +84,8 @@ class TruncatedMobileNet(nn.Module, EncoderMixin):
         self.conv_stem: nn.Conv2d = whole.conv_stem
         self.bn1 = whole.bn1
         self.blocks: nn.Sequential = whole.blocks[:kept]
-        if same_padding or timm_name.startswith("tf_"):
+        self._pads_as_tensorflow = same_padding or timm_name.startswith("tf_")
+        if self._pads_as_tensorflow:
             pad_statically(self)
 
         stem_channels = [self.conv_stem.out_channels] if self._stem_is_map else []
@@ -111,7 +113,12 @@ class TruncatedMobileNet(nn.Module, EncoderMixin):
 
         Returns:
             `[x, (B, C1, H/2, W/2), (B, C2, H/4, W/4), …]`, depth + 1 maps with `out_channels` channels.
+
+        Raises:
+            UserError: another height or width, where it would be padded otherwise than the weights need.
         """
+        if not torch.jit.is_scripting():
+            self._check_size(x)
         maps = [x]
         x = self.bn1(self.conv_stem(x))
         if self._stem_is_map:
@@ -187,6 +194,20 @@ class TruncatedMobileNet(nn.Module, EncoderMixin):
         block = _BLOCK_KEY.match(key)
         stages = len(STAGE_STRIDES[self._name.timm_name])
         return block is not None and len(self._stage_strides) <= int(block[1]) < stages
+
+    def _check_size(self, x: torch.Tensor) -> None:
+        """Refuse a size at which the fixed pad is not TensorFlow's: the maps would be shifted, and nobody told."""
+        height, width = x.shape[-2], x.shape[-1]
+        stride = min(self._output_stride, self._name.strides[self._depth - 1])
+        # While a graph is captured, sizes are no numbers; whoever captures it knows the sizes that it is for.
+        if not self._pads_as_tensorflow or torch.compiler.is_compiling() or not isinstance(height, int):
+            return
+        if height % stride or width % stride:
+            fitting = " × ".join(str(-(-side // stride) * stride) for side in (height, width))
+            raise UserError(
+                f"{self.encoder_name} pads as TensorFlow does where height and width are multiples of {stride}, "
+                f"got {height} × {width}: pad or resize the images to {fitting}"
+            )
 
     def _check_depth(self) -> None:
         strides = self._name.strides

@@ -34,8 +34,8 @@ class UpConvNet(SegmentationModel):
         encoder_weights: "imagenet", "isic2016", "none" or None, or the path of a `.safetensors` file with its
             `.json` beside it (`isic_smp.models.weights`).
         decoder_depth: Number of decoder steps, from 1 to `encoder_depth`; default: `encoder_depth`.
-        decoder_channels: Channels of each step, coarse to fine; default: 128, 64, 32, 16 from stride 8 to 1,
-            times `decoder_width`.
+        decoder_channels: Channels of each step, coarse to fine; default, by the stride that the step reaches: 256 at
+            16, 128 at 8, 64 at 4, 32 at 2, 16 at 1, times `decoder_width`.
         decoder_width: See `decoder_channels`.
         decoder_norm: BatchNorm in the decoder.
         skip_connections: Hand the encoder's finer maps to the decoder.

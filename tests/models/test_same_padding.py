@@ -1,10 +1,13 @@
 """The fixed pad against timm's, which is computed at every call."""
 
 import pytest
+import segmentation_models_pytorch as smp
 import timm
 import torch
 from timm.layers import Conv2dSame
 
+import isic_smp.plugin  # noqa: F401
+from isic_smp.errors import UserError
 from isic_smp.models.encoder import TruncatedMobileNet
 from isic_smp.models.families import STAGE_STRIDES
 from isic_smp.models.same_padding import Conv2dStaticSame
@@ -49,3 +52,20 @@ def test_one_convolution(kernel):
     dynamic.load_state_dict(conv.state_dict())
     x = torch.randn(1, 2, 10, 8)
     torch.testing.assert_close(Conv2dStaticSame(conv)(x), dynamic(x))
+
+
+@pytest.mark.parametrize(
+    "name", ["trunc-mobilenetv2_035-s4-same", "trunc-tf_mobilenetv3_small_minimal_100-s3"]
+)
+def test_smps_unet_does_not_take_a_size_that_would_be_padded_otherwise(name):
+    """smp's Unet takes any size, and the fixed pad is TensorFlow's at multiples of the output stride only."""
+    model = smp.Unet(name, encoder_weights=None, encoder_depth=4, decoder_channels=(8, 8, 4, 4)).eval()
+    assert model(torch.zeros(1, 3, 32, 48)).shape == (1, 1, 32, 48)
+    with pytest.raises(UserError, match=r"multiples of 16, got 250 × 64: .* to 256 × 64"):
+        model(torch.zeros(1, 3, 250, 64))
+
+
+def test_a_symmetrically_padded_encoder_takes_any_size():
+    settings = {"encoder_depth": 4, "decoder_channels": (8, 8, 4, 4)}
+    model = smp.Unet("trunc-mobilenetv2_035-s4", encoder_weights=None, **settings).eval()
+    assert model(torch.zeros(1, 3, 50, 70)).shape == (1, 1, 50, 70)
