@@ -4,10 +4,11 @@ import contextlib
 import io
 import os
 import re
+import select
 import signal
 import sys
 from collections.abc import Callable, Sequence
-from typing import Any, TypeVar
+from typing import Any, TextIO, TypeVar
 
 from isic_smp.errors import UserError
 from isic_smp.files import DISK_TROUBLE
@@ -16,6 +17,8 @@ T = TypeVar("T")
 
 EXIT_BAD_INPUT = 2
 EXIT_INTERRUPTED = 130
+EXIT_UNHEARD = 141
+"""As a shell has it for what SIGPIPE ended."""
 
 
 def quiet_libraries() -> None:
@@ -64,21 +67,32 @@ def _interrupt(*_: object) -> None:
 
 
 def command(main: Callable[[], int | None], *, prog: str) -> None:
-    """Run a command's `main` and exit: 0, 2 with one line for bad input or a disk that refuses, 130 when interrupted."""
+    """Run a command's `main` and exit: 0, 2 with one line for bad input or a disk that refuses, 130 when interrupted.
+
+    Nobody need read stdout to its end (`… | head`). When nobody reads stderr any more, what was going on is given up: 141.
+    """
     quiet_libraries()
     if isinstance(sys.stdout, io.TextIOWrapper):  # a file's name may be bytes that are no text
         sys.stdout.reconfigure(errors="backslashreplace")
+    code: int | str | None
     try:
-        code = main() or 0
+        try:
+            code = main() or 0
+        except SystemExit as stop:  # --help
+            code = stop.code
+        if sys.stdout is not None:  # `>&-`
+            sys.stdout.flush()  # at the interpreter's end it would be too late to answer for it
     except UserError as error:
         print(f"{prog}: error: {error}", file=sys.stderr)
         code = EXIT_BAD_INPUT
     except KeyboardInterrupt as stop:
         print("; ".join([f"{prog}: interrupted", *map(str, stop.args)]), file=sys.stderr)
         code = EXIT_INTERRUPTED
-    except BrokenPipeError:  # `… | head` closed the pipe: nothing is wrong
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        code = 0
+    except BrokenPipeError:
+        unheard = _is_unheard(sys.stderr)
+        if not unheard and not _is_unheard(sys.stdout):  # another pipe, of a process or a server
+            raise
+        code = EXIT_UNHEARD if unheard else 0
     except OSError as error:
         if error.errno not in DISK_TROUBLE:
             raise
@@ -89,4 +103,18 @@ def command(main: Callable[[], int | None], *, prog: str) -> None:
             file=sys.stderr,
         )
         code = EXIT_BAD_INPUT
+    for stream in filter(None, (sys.stdout, sys.stderr)):
+        try:
+            stream.flush()
+        except OSError:  # answered for above; the interpreter must not try again
+            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
     sys.exit(code)
+
+
+def _is_unheard(stream: TextIO | None) -> bool:
+    """Whether `stream` is a pipe that nobody reads any more."""
+    if stream is None:
+        return False
+    poll = select.poll()
+    poll.register(stream, select.POLLOUT)
+    return any(event & (select.POLLERR | select.POLLHUP) for _, event in poll.poll(0))

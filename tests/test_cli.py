@@ -1,19 +1,52 @@
 """How a command ends: its exit code, and what it says of itself."""
 
+import os
 import subprocess
 import sys
+from pathlib import Path
+
+import pytest
+
+ENVIRONMENT = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
+
+
+def start(main, **streams):
+    """A command with that `main`, as users start it: its output goes through Python's buffer."""
+    code = f"import os, sys, time\nfrom isic_smp import cli\ncli.command(lambda: {main}, prog='run')"
+    return subprocess.Popen([sys.executable, "-c", code], env=ENVIRONMENT, **streams)
 
 
 def test_a_programming_error_keeps_its_traceback():
-    code = "from isic_smp import cli\ncli.command(lambda: 1 / 0, prog='run')"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
-    assert done.returncode == 1
-    assert "ZeroDivisionError" in done.stderr
+    _, said = (process := start("1 / 0", stderr=subprocess.PIPE)).communicate()
+    assert process.returncode == 1
+    assert b"ZeroDivisionError" in said
 
 
-def test_a_closed_pipe_is_no_error():
-    code = "from isic_smp import cli\ncli.command(lambda: print('much\\n' * 100_000), prog='run')"
-    process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE)
-    process.stdout.read(10)
+@pytest.mark.parametrize("main", ["print('much\\n' * 100_000)", "sys.stdin.read() or print('little')"])
+def test_a_closed_pipe_is_no_error(main):
+    process = start(main, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
     process.stdout.close()  # as `| head` does
+    process.stdin.close()
     assert process.stderr.read() == b"" and process.wait(timeout=60) == 0
+
+
+def test_work_that_nobody_follows_any_more_is_not_called_done():
+    main = "sys.stdin.read() or print('epoch', file=sys.stderr)"
+    process = start(main, stdin=subprocess.PIPE, stderr=subprocess.PIPE)
+    process.stderr.close()  # as `2>&1 | head` does
+    process.stdin.close()
+    assert process.wait(timeout=60) == 141
+
+
+def test_another_broken_pipe_is_an_error():
+    broken = "[ends := os.pipe(), os.close(ends[0]), os.write(ends[1], b'x')]"
+    _, said = (process := start(broken, stdout=subprocess.PIPE, stderr=subprocess.PIPE)).communicate()
+    assert process.returncode == 1
+    assert b"BrokenPipeError" in said
+
+
+def test_a_full_disk_behind_stdout_is_said_in_one_line():
+    with Path("/dev/full").open("w") as full:
+        _, said = (process := start("print('a table')", stdout=full, stderr=subprocess.PIPE)).communicate()
+    assert process.returncode == 2
+    assert said.startswith(b"run: error: No space left on device; free some space") and said.count(b"\n") == 1
