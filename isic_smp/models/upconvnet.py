@@ -14,8 +14,10 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from segmentation_models_pytorch.base import ClassificationHead, SegmentationHead, SegmentationModel
 from segmentation_models_pytorch.base.hub_mixin import supports_config_loading
+from torch import nn
 
 from isic_smp.errors import UserError
 from isic_smp.models.decoder import UpConvDecoder, default_channels
@@ -42,7 +44,8 @@ class UpConvNet(SegmentationModel):
         decoder_context: Let the decoder look over the encoder's coarsest map as a whole first.
         in_channels: Channels of the image.
         classes: Channels of the output.
-        activation: Applied to the output, as smp's architectures have it; None: logits.
+        activation: Applied to the output, as smp's architectures have it; None: logits. A model is saved with
+            its name only: a class or a function cannot be.
         aux_params: Make a classification head on the encoder's coarsest map, as smp's architectures do.
         mean: Channel means of pixels in 0..1; default: what the encoder's weights were trained with.
         std: Channel standard deviations, likewise.
@@ -110,6 +113,17 @@ class UpConvNet(SegmentationModel):
 
         # A saved model is built from its config: it must need no network, and not lose its normalisation.
         self.config.update(encoder_name=str(name), encoder_weights=None)
+        self._write_down(
+            encoder_depth=encoder_depth,
+            decoder_depth=decoder_depth,
+            decoder_channels=decoder_channels,
+            decoder_width=decoder_width,
+            decoder_norm=decoder_norm,
+            skip_connections=skip_connections,
+            decoder_context=decoder_context,
+            in_channels=in_channels,
+            classes=classes,
+        )
         self.set_normalisation(weights.mean if mean is None else mean, weights.std if std is None else std)
 
     @property
@@ -144,6 +158,27 @@ class UpConvNet(SegmentationModel):
             raise UserError(f"std must be numbers above 0, got {tuple(std)}")
         self.config.update(mean=means, std=stds)
 
+    def save_pretrained(self, save_directory: str | Path, *args: Any, **kwargs: Any) -> str | None:
+        """As smp's, which would leave out an activation that is no name: the loaded model would give logits.
+
+        Raises:
+            UserError: an activation that is a class or a function.
+        """
+        lost = [
+            name
+            for name, is_set in (
+                ("activation", not isinstance(self.segmentation_head[-1].activation, nn.Identity)),
+                ("aux_params", self.classification_head is not None),
+            )
+            if is_set and self.config.get(name, "a subclass's") is None
+        ]
+        if lost:
+            raise UserError(
+                f"cannot save {' and '.join(lost)}: config.json holds no class or function; set "
+                "model.config to what names it, e.g. model.config['activation'] = 'sigmoid'"
+            )
+        return super().save_pretrained(save_directory, *args, **kwargs)
+
     def train(self, mode: bool = True) -> "UpConvNet":
         """As torch's, but a frozen encoder stays in evaluation mode, all of it.
 
@@ -153,6 +188,12 @@ class UpConvNet(SegmentationModel):
         if self._is_encoder_frozen:
             self.encoder.eval()
         return self
+
+    def _write_down(self, **given: Any) -> None:
+        """Put settings into `config` as JSON has them: huggingface_hub leaves numpy's at their default there."""
+        for setting, value in given.items():
+            if setting in self.config and value is not None:  # a subclass may have settings of its own
+                self.config[setting] = np.asarray(value).tolist()
 
     def _set_encoder_trainable(self, mode: bool) -> None:
         """What smp's `freeze_encoder` and `unfreeze_encoder` call."""

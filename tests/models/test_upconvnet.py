@@ -3,6 +3,7 @@
 import copy
 import json
 
+import numpy as np
 import pytest
 import segmentation_models_pytorch as smp
 import torch
@@ -139,6 +140,36 @@ def test_a_saved_model_comes_back_equal(tmp_path, load):
     assert torch.equal(loaded(x), saved(x))
     assert (loaded.mean, loaded.std) == (saved.mean, saved.std) == ((0.1, 0.2, 0.3), (0.4, 0.5, 0.6))
     assert loaded.config == json.loads(json.dumps(saved.config))
+
+
+def test_numpy_s_numbers_come_back_too(tmp_path):
+    """huggingface_hub leaves out of config.json what JSON cannot hold."""
+    saved = build(
+        encoder_depth=np.int64(3),
+        decoder_channels=np.array([8, 4]),
+        decoder_depth=np.int64(2),
+        decoder_norm=np.bool_(False),
+        skip_connections=np.bool_(False),
+        decoder_context=np.bool_(True),
+        classes=np.int64(2),
+    ).eval()
+    saved.save_pretrained(tmp_path / "given")
+    x = torch.randn(1, 3, 32, 32)
+    assert torch.equal(smp.from_pretrained(tmp_path / "given").eval()(x), saved(x))
+    build(decoder_width=np.float32(0.5), in_channels=np.int64(1)).save_pretrained(tmp_path / "wide")
+    wide = smp.from_pretrained(tmp_path / "wide")
+    assert wide.decoder.steps[0].conv.out_channels == 64
+    assert wide(torch.randn(2, 1, 32, 32)).shape == (2, 1, 32, 32)
+
+
+def test_an_activation_that_cannot_be_saved_is_not_lost_silently(tmp_path):
+    model = build(activation=torch.nn.Sigmoid).eval()
+    with pytest.raises(UserError, match=r"cannot save activation: .* set model\.config"):
+        model.save_pretrained(tmp_path)
+    model.config["activation"] = "sigmoid"
+    model.save_pretrained(tmp_path)
+    x = torch.randn(1, 3, 32, 32)
+    assert torch.equal(smp.from_pretrained(tmp_path).eval()(x), model(x))
 
 
 def test_where_the_encoder_s_weights_came_from_is_not_saved(tmp_path):
