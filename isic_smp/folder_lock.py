@@ -19,19 +19,13 @@ def alone_in(output_dir: Path, *, lock: str = ".lock") -> Iterator[None]:
 
     Raises:
         FolderInUse: another process holds it.
-        UserError: it cannot be written.
+        UserError: it cannot be written, or its file system knows no locks.
     """
     try:
-        output_dir.mkdir(parents=True, exist_ok=True)
-        held = FileLock(output_dir / lock, timeout=0)
-        held.acquire()
+        held = _acquire(output_dir, lock, wait=False, option="--output-dir")
     except Timeout:
         raise FolderInUse(
             f"another run is going on in {output_dir}: wait for it, or choose another --output-dir"
-        ) from None
-    except OSError as error:
-        raise UserError(
-            f"cannot write to {output_dir}: {error.strerror or error}; choose another --output-dir"
         ) from None
     try:
         yield
@@ -53,14 +47,26 @@ def one_at_a_time(cache_dir: Path, *, lock: str = ".lock") -> Iterator[None]:
     Raises:
         UserError: it cannot be written, or its file system knows no locks.
     """
-    try:
-        cache_dir.mkdir(parents=True, exist_ok=True)
-        held = FileLock(cache_dir / lock)
-        held.acquire()
-    except (OSError, NotImplementedError) as error:
-        reason = getattr(error, "strerror", None) or error
-        raise UserError(f"cannot write to {cache_dir}: {reason}; choose another --cache-dir") from None
+    held = _acquire(cache_dir, lock, wait=True, option="--cache-dir")
     try:
         yield
     finally:
         held.release()
+
+
+def _acquire(folder: Path, lock: str, *, wait: bool, option: str) -> FileLock:
+    """The lock, held; `Timeout` where another process holds it and `wait` is False.
+
+    Raises:
+        UserError: the folder, which `option` names, cannot be written, or its file system knows no locks.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        held = FileLock(folder / lock, timeout=-1 if wait else 0)
+        held.acquire()
+    except Timeout:
+        raise
+    except (OSError, NotImplementedError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise UserError(f"cannot write to {folder}: {reason}; choose another {option}") from None
+    return held
