@@ -7,6 +7,7 @@ Loads the model both ways, writes OUT/<image>.npz with the mask and the probabil
 prints which packages it worked with, and without.
 """
 
+import argparse
 import importlib
 import os
 import sys
@@ -24,7 +25,11 @@ ABSENT = ("isic_smp", "segmentation_models_pytorch", "timm", "torchvision")
 
 def main() -> None:
     """Load, predict, write."""
-    uri, out, *images = sys.argv[1:]
+    words = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    words.add_argument("uri", metavar="MODEL")
+    words.add_argument("out", metavar="OUT", type=Path)
+    words.add_argument("images", metavar="IMAGE", nargs="+", type=Path)
+    given = words.parse_args()
     for name in ABSENT:
         try:
             importlib.import_module(name)
@@ -32,16 +37,17 @@ def main() -> None:
             continue
         sys.exit(f"{name} is installed here: this environment is not a clean one")
 
-    served = mlflow.pyfunc.load_model(uri)
-    network = mlflow.pytorch.load_model(uri)
+    given.out.mkdir(parents=True, exist_ok=True)
+    served = mlflow.pyfunc.load_model(given.uri)
+    network = mlflow.pytorch.load_model(given.uri)
     preprocessing = served.metadata.metadata["preprocessing"]
-    found = served.predict([Path(image) for image in images])
-    for image, row in zip(images, found.to_dict("records"), strict=True):
+    found = served.predict(given.images)
+    for image, row in zip(given.images, found.to_dict("records"), strict=True):
         arrays = {"mask": row["mask"], "pyfunc": row["probability"]}
         pixels = np.array(Image.open(image).convert("RGB"))
         if pixels.shape[:2] == (preprocessing["size"],) * 2:
             arrays["pytorch"] = probabilities(network, pixels, preprocessing)
-        np.savez(Path(out) / f"{Path(image).stem}.npz", **arrays)
+        np.savez(given.out / f"{image.stem}.npz", **arrays)
     print(f"mlflow {mlflow.__version__}, torch {torch.__version__}; without {', '.join(ABSENT)}")
 
 

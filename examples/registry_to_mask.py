@@ -91,7 +91,6 @@ def main() -> None:
     )
 
     with clean_environment(options, out) as python:
-        (out / "elsewhere").mkdir()
         script = Path(__file__).with_name("elsewhere.py")
         command = [python, "-I", script, CHAMPION, out / "elsewhere", *images]
         say("elsewhere", run(out, command, env=clean_variables(python)).splitlines()[-1])

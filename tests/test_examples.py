@@ -38,6 +38,16 @@ def test_from_training_to_a_mask_elsewhere(clean_python, tmp_path):
 @pytest.mark.slow
 def test_an_environment_that_knows_isic_smp_is_no_clean_one(tmp_path):
     elsewhere = SCRIPT.with_name("elsewhere.py")
-    command = [sys.executable, elsewhere, "models:/lesions@champion", tmp_path]
+    command = [sys.executable, elsewhere, "models:/lesions@champion", tmp_path, "lesion.jpg"]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
     assert done.returncode == 1 and "isic_smp is installed here" in done.stderr
+
+
+@pytest.mark.slow
+def test_what_to_give_the_script_elsewhere_is_said():
+    done = subprocess.run(
+        [sys.executable, SCRIPT.with_name("elsewhere.py"), "models:/lesions@champion"],
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 2 and "the following arguments are required: OUT, IMAGE" in done.stderr
