@@ -15,6 +15,7 @@ from isic_smp.data.isic2016 import TEST, TRAINING, LesionData
 from isic_smp.data.lesion_drawing import draw_lesion
 from isic_smp.data.pairs import find_pairs
 from isic_smp.errors import UserError
+from isic_smp.processors import processors
 
 __all__ = ["draw_lesion", "is_synthetic", "load_synthetic", "make_synthetic"]
 
@@ -114,7 +115,7 @@ def _write(root: Path, training: int, test: int, size: int, seed: int, progress:
         _save(root / masks / f"SYN_{index:07}_Segmentation.png", mask * np.uint8(255), [])
 
     count = training + test
-    pool = ThreadPoolExecutor(os.cpu_count())  # numpy and OpenCV release the interpreter lock
+    pool = ThreadPoolExecutor(processors())  # numpy and OpenCV release the interpreter lock
     try:
         with tqdm(total=count, unit=" pictures", desc="draw", disable=not progress) as bar:
             # A few at a time: Ctrl-C while a task is handed over may leave the pool locked for ever.

@@ -1,7 +1,6 @@
 """Prediction of many files: read ahead and written behind on threads, in flat memory."""
 
 import errno
-import os
 import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -20,6 +19,7 @@ from isic_smp.inference.outputs import measure, overlay, shrink_for_overlay, wri
 from isic_smp.inference.prediction_folder import MASKS, OVERLAYS, PROBABILITIES, PredictionFolder, Row
 from isic_smp.inference.predictor import Predictor
 from isic_smp.inference.streaming import batches, in_order
+from isic_smp.processors import processors
 
 
 @dataclass(frozen=True)
@@ -115,7 +115,7 @@ def predict_files(
 
     waiting = [path for path in names if not folder.is_done(path)]
     being_written: list[Future[Row | _Failure]] = []
-    with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
+    with ThreadPoolExecutor(min(8, processors())) as pool:
         try:
             with closing(in_order(pool, read, waiting, ahead=batch_size)) as read_ahead:
                 for some in batches(read_ahead, batch_size):

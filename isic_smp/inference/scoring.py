@@ -1,6 +1,5 @@
 """Scoring a predictor on images and masks: one pass over the files, in flat memory."""
 
-import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import NamedTuple, Protocol
@@ -15,6 +14,7 @@ from isic_smp.errors import UserError
 from isic_smp.inference.predictor import Predictor
 from isic_smp.inference.scores import Scores
 from isic_smp.inference.streaming import batches, in_order
+from isic_smp.processors import processors
 from isic_smp.training.metrics import confusion
 
 MaskSink = Callable[[Pair, np.ndarray], object]
@@ -107,7 +107,7 @@ def score(
             observer.own(index, mask, truth)
         return confusion(torch.from_numpy(mask)[None], torch.from_numpy(truth)[None])
 
-    with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
+    with ThreadPoolExecutor(min(8, processors())) as pool:
         for examples in batches(in_order(pool, read, pairs, ahead=batch_size), batch_size):
             logits = predictor.logits(np.stack([e.image for e in examples]))
             truth = torch.from_numpy(np.stack([e.truth for e in examples])).to(logits.device)
