@@ -1,1 +1,1 @@
-"""Images, masks and splits: from files on disk to pixel arrays. Imports nothing of the project but errors."""
+"""Images, masks and splits: from files on disk to pixel arrays. Imports nothing of the project above it."""
