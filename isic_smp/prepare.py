@@ -127,26 +127,8 @@ def prepare(
 
     finer = FINER if recipe.takes_finer_pixels else 1
     pixels = cached(data.train, finer=finer), cached(data.val)
-    preprocessing = Preprocessing(
-        size=recipe.size,
-        mean=model.mean,  # type: ignore[arg-type]
-        std=model.std,  # type: ignore[arg-type]
-        threshold=recipe.threshold,
-        test_time_flips=recipe.test_time_flips,
-        second_look=recipe.second_look,
-        largest_piece=recipe.largest_piece,
-        close_bays=recipe.close_bays,
-    )
     pipeline = SavedPipeline(Path(recipe.pipeline)) if recipe.pipeline else None
-    augmenter = Augmenter(
-        flips=recipe.flips,
-        affine=recipe.affine,
-        colour=recipe.colour,
-        tones=recipe.tones,
-        artefacts=recipe.artefacts,
-        pipeline=pipeline,
-        finer=finer,
-    )
+    augmenter = _augmenter(recipe, pipeline, finer=finer)
     learned: PixelCache | TaughtPixels = pixels[0]
     if recipe.teachers:
         seen = _taught(recipe, data, cached(data.train), place, tracking_uri)
@@ -159,10 +141,37 @@ def prepare(
         validation,
         statistics=_statistics(recipe, model, pixels[0], augmenter),
         validation_pixels=pixels[1],
-        preprocessing=preprocessing,
+        preprocessing=_preprocessing(recipe, model),
         weights_used=weights_used,
         pipeline_digest=pipeline.digest if pipeline else "",
         teachers_digest=learned.digest if isinstance(learned, TaughtPixels) else "",
+    )
+
+
+def _preprocessing(recipe: Recipe, model: UpConvNet) -> Preprocessing:
+    """What goes with the trained model."""
+    return Preprocessing(
+        size=recipe.size,
+        mean=model.mean,  # type: ignore[arg-type]
+        std=model.std,  # type: ignore[arg-type]
+        threshold=recipe.threshold,
+        test_time_flips=recipe.test_time_flips,
+        second_look=recipe.second_look,
+        largest_piece=recipe.largest_piece,
+        close_bays=recipe.close_bays,
+    )
+
+
+def _augmenter(recipe: Recipe, pipeline: SavedPipeline | None, *, finer: int) -> Augmenter:
+    """What makes the recipe's views of pixels that are `finer` times as many a side as the network takes."""
+    return Augmenter(
+        flips=recipe.flips,
+        affine=recipe.affine,
+        colour=recipe.colour,
+        tones=recipe.tones,
+        artefacts=recipe.artefacts,
+        pipeline=pipeline,
+        finer=finer,
     )
 
 

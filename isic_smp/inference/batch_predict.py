@@ -39,6 +39,58 @@ class _Failure:
     reason: str
 
 
+@dataclass(frozen=True)
+class _Work:
+    """What is done on other threads to each file, before and after the network."""
+
+    predictor: Predictor
+    names: Mapping[Path, str]
+    folder: PredictionFolder
+    reduced_decoding: bool
+    expected_iou: ExpectedIoU | None
+
+    def read(self, path: Path) -> _Picture | _Failure:
+        start = time.perf_counter()
+        size = self.predictor.preprocessing.input_size
+        try:
+            image, own_size = _decode(path, size, self.reduced_decoding)
+        except UserError as error:
+            return _Failure(path, str(error))
+        shown = shrink_for_overlay(image) if self.folder.overlays else None
+        return _Picture(path, resize_image(image, size), own_size, shown, time.perf_counter() - start)
+
+    def write(self, picture: _Picture, small: np.ndarray, seconds: float) -> Row | _Failure:
+        """All that the folder wants of a picture, from its map at the network's size."""
+        start = time.perf_counter()
+        name = self.names[picture.path]
+        paths = self.folder.paths(name)
+        threshold = self.predictor.preprocessing.threshold
+        probability = upsample_probabilities(small, picture.own_size)
+        mask = probability > threshold
+        try:
+            if PROBABILITIES in paths:
+                write_picture(paths[PROBABILITIES], np.rint(probability * 255).astype(np.uint8))
+            if OVERLAYS in paths and picture.shown is not None:
+                write_picture(paths[OVERLAYS], overlay(picture.shown, probability, threshold))
+            write_picture(paths[MASKS], mask.astype(np.uint8) * np.uint8(255))
+        except OSError as error:
+            if error.errno == errno.ENAMETOOLONG:
+                return _Failure(
+                    picture.path, f"the name of {picture.path} is too long for a mask's: shorten it"
+                )
+            raise UserError(f"cannot write to {self.folder.folder}: {error.strerror or error}") from None
+        height, width = picture.own_size
+        return Row(
+            id=name,
+            image=str(picture.path),
+            width=width,
+            height=height,
+            **measure(mask, probability)._asdict(),
+            expected_iou=self.expected_iou.of(small, threshold) if self.expected_iou else None,
+            seconds=round(picture.seconds + seconds + time.perf_counter() - start, 4),
+        )
+
+
 def predict_files(
     predictor: Predictor,
     names: Mapping[Path, str],
@@ -67,45 +119,7 @@ def predict_files(
     Raises:
         UserError: a file cannot be written.
     """
-    size, threshold = predictor.preprocessing.input_size, predictor.preprocessing.threshold
-
-    def read(path: Path) -> _Picture | _Failure:
-        start = time.perf_counter()
-        try:
-            image, own_size = _decode(path, size, reduced_decoding)
-        except UserError as error:
-            return _Failure(path, str(error))
-        shown = shrink_for_overlay(image) if folder.overlays else None
-        return _Picture(path, resize_image(image, size), own_size, shown, time.perf_counter() - start)
-
-    def write(picture: _Picture, small: np.ndarray, seconds: float) -> Row | _Failure:
-        start = time.perf_counter()
-        name = names[picture.path]
-        paths = folder.paths(name)
-        probability = upsample_probabilities(small, picture.own_size)
-        mask = probability > threshold
-        try:
-            if PROBABILITIES in paths:
-                write_picture(paths[PROBABILITIES], np.rint(probability * 255).astype(np.uint8))
-            if OVERLAYS in paths and picture.shown is not None:
-                write_picture(paths[OVERLAYS], overlay(picture.shown, probability, threshold))
-            write_picture(paths[MASKS], mask.astype(np.uint8) * np.uint8(255))
-        except OSError as error:
-            if error.errno == errno.ENAMETOOLONG:
-                return _Failure(
-                    picture.path, f"the name of {picture.path} is too long for a mask's: shorten it"
-                )
-            raise UserError(f"cannot write to {folder.folder}: {error.strerror or error}") from None
-        height, width = picture.own_size
-        return Row(
-            id=name,
-            image=str(picture.path),
-            width=width,
-            height=height,
-            **measure(mask, probability)._asdict(),
-            expected_iou=expected_iou.of(small, threshold) if expected_iou else None,
-            seconds=round(picture.seconds + seconds + time.perf_counter() - start, 4),
-        )
+    work = _Work(predictor, names, folder, reduced_decoding, expected_iou)
 
     def keep(result: Row | _Failure) -> None:
         if isinstance(result, Row):
@@ -117,7 +131,7 @@ def predict_files(
     being_written: list[Future[Row | _Failure]] = []
     with ThreadPoolExecutor(min(8, processors())) as pool:
         try:
-            with closing(in_order(pool, read, waiting, ahead=batch_size)) as read_ahead:
+            with closing(in_order(pool, work.read, waiting, ahead=batch_size)) as read_ahead:
                 for some in batches(read_ahead, batch_size):
                     pictures = [picture for picture in some if isinstance(picture, _Picture)]
                     start = time.perf_counter()
@@ -127,7 +141,7 @@ def predict_files(
                     while being_written:
                         keep(being_written.pop(0).result())
                     being_written = [
-                        pool.submit(write, picture, small, seconds)
+                        pool.submit(work.write, picture, small, seconds)
                         for picture, small in zip(pictures, maps, strict=True)
                     ]
                     for failed in some:
