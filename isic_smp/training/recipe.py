@@ -218,13 +218,16 @@ def recipe_of_command(argv: Sequence[str] | None) -> tuple[str, Recipe]:
         argv: the command's words; None: this process's own.
 
     Raises:
-        UserError: as of `load_recipe`.
+        UserError: as of `load_recipe`; or an option that lacks its value.
     """
-    words = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    words = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
     words.add_argument("--recipe", default="default")
     words.add_argument("--decoder-channels", "--decoder_channels", nargs="*", default=[])
     words.add_argument("--decoder-depth", "--decoder_depth")
-    given, _ = words.parse_known_args(argv)
+    try:
+        given, _ = words.parse_known_args(argv)
+    except argparse.ArgumentError as error:  # argparse's own end would show a usage that is not the command's
+        raise UserError(f"{error}; --help shows all options") from None
     recipe = load_recipe(given.recipe)
     count = len(given.decoder_channels)
     if count and given.decoder_channels != ["None"] and given.decoder_depth is None:

@@ -162,3 +162,11 @@ def test_a_commands_depth_that_its_channels_contradict_is_refused():
 
     with pytest.raises(UserError, match="decoder_channels must be 3"):
         parse(["--decoder-depth", "3", "--decoder-channels", "64", "32"])
+
+
+@pytest.mark.parametrize("option", ["--recipe", "--decoder-depth"])
+def test_an_option_without_its_value_is_said_in_one_line(option):
+    from isic_smp.run import parse
+
+    with pytest.raises(UserError, match=rf"^argument {option}.*: expected one argument; --help"):
+        parse([option])
