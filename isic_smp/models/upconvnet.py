@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from huggingface_hub import ModelCard
 from segmentation_models_pytorch.base import ClassificationHead, SegmentationHead, SegmentationModel
 from segmentation_models_pytorch.base.hub_mixin import supports_config_loading
 from torch import nn
@@ -178,6 +179,13 @@ class UpConvNet(SegmentationModel):
                 "model.config to what names it, e.g. model.config['activation'] = 'sigmoid'"
             )
         return super().save_pretrained(save_directory, *args, **kwargs)
+
+    def generate_model_card(self, *args: Any, **kwargs: Any) -> ModelCard:
+        """As smp's, whose lines for loading the model know nothing of the import that they need here."""
+        card = super().generate_model_card(*args, **kwargs)
+        smps = "import segmentation_models_pytorch as smp\n"
+        card.content = card.content.replace(smps, f"{smps}import isic_smp.plugin  # registers UpConvNet\n", 1)
+        return card
 
     def train(self, mode: bool = True) -> "UpConvNet":
         """As torch's, but a frozen encoder stays in evaluation mode, all of it.

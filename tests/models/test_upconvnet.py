@@ -2,6 +2,9 @@
 
 import copy
 import json
+import re
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -140,6 +143,15 @@ def test_a_saved_model_comes_back_equal(tmp_path, load):
     assert torch.equal(loaded(x), saved(x))
     assert (loaded.mean, loaded.std) == (saved.mean, saved.std) == ((0.1, 0.2, 0.3), (0.4, 0.5, 0.6))
     assert loaded.config == json.loads(json.dumps(saved.config))
+
+
+def test_the_saved_card_says_how_to_load_the_model(tmp_path):
+    model = build().eval()
+    model.save_pretrained(tmp_path)
+    [example] = re.findall("```python\n(import.*?)```", (tmp_path / "README.md").read_text(), re.DOTALL)
+    code = example.replace("<save-directory-or-this-repo>", str(tmp_path)) + "print(type(model).__name__)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.stdout.splitlines()[-1:] == ["UpConvNet"], done.stderr
 
 
 def test_numpy_s_numbers_come_back_too(tmp_path):
