@@ -264,6 +264,7 @@ def _bank(recipe: Recipe, model: UpConvNet, pixels: PixelCache, *, views: int, p
                 cache_dir=place.cache_dir,
                 device=place.device,
                 precision=resolve_precision(recipe.precision, place.device),
+                progress=place.ranks.is_main,
             )
         except Unbankable as reason:
             return reason

@@ -36,6 +36,15 @@ def drawn(folder: Path) -> LesionData:
     return LesionData("drawn", folder, pairs[:8], pairs[8:], (), "f", {"train": 8, "val": 4, "test": 0})
 
 
+def test_the_building_of_a_feature_bank_is_shown_and_of_one_that_is_there_not(tmp_path, capfd):
+    place = Place(Ranks(), torch.device("cpu"), tmp_path / "cache", lambda line: None)
+    data = drawn(tmp_path)
+    for shown in (True, False):
+        prepared = prepare(RECIPE, data, place)
+        assert isinstance(prepared.network, FromFeatures)
+        assert ("bank the features" in capfd.readouterr().err) is shown
+
+
 @pytest.mark.parametrize("affine", [1.0, 0.0])
 def test_sharp_views_are_of_the_network_s_size_and_taken_from_finer_pixels(tmp_path, affine):
     recipe = dataclasses.replace(

@@ -10,7 +10,7 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ import numpy as np
 import torch
 from segmentation_models_pytorch.base import SegmentationModel
 from torch import Tensor, nn
+from tqdm import tqdm
 
 from isic_smp.data.augment import apply_dihedral, dihedral_codes
 from isic_smp.data.cache import PixelCache
@@ -126,7 +127,7 @@ def open_feature_bank(
     cache_dir: Path,
     device: torch.device,
     precision: str,
-    progress: Callable[[Sequence[int]], Sequence[int]] = lambda starts: starts,
+    progress: bool = False,
 ) -> FeatureBank:
     """The bank of `cache`'s images through `model`'s encoder, built where it is not on disk yet.
 
@@ -139,7 +140,7 @@ def open_feature_bank(
         cache_dir: folder of all caches.
         device: where the encoder runs.
         precision: float32 or bf16, in which it runs.
-        progress: wraps the list of batch starts, to show how far the build is.
+        progress: show a bar while building.
 
     Raises:
         Unbankable: the bank would take more than half of the free disk.
@@ -187,7 +188,7 @@ def _build(
     folder: Path,
     device: torch.device,
     precision: str,
-    progress: Callable[[Sequence[int]], Sequence[int]],
+    progress: bool,
 ) -> None:
     encoder = model.encoder
     training = encoder.training
@@ -197,7 +198,8 @@ def _build(
     shapes: list[tuple[int, ...]] = []
     per_step = max(1, 64 // views)
     try:
-        for start in progress(range(0, len(cache), per_step)):
+        starts = range(0, len(cache), per_step)
+        for start in tqdm(starts, desc="bank the features", unit=" batches", disable=not progress):
             samples = np.arange(start, min(start + per_step, len(cache)))
             images, _ = cache.read(samples)
             codes = np.tile(np.arange(views), len(samples))
