@@ -126,8 +126,7 @@ class Registry:
                 )
             if objection:
                 grounds = f"forced, though {objection}"
-            self.client.set_model_version_tag(name, number, f"promotion.{alias}", grounds)
-            self.client.set_registered_model_alias(name, alias, number)
+            self._move(name, alias, candidate, grounds)
         except MlflowException as error:
             raise self._refused(f"promote {name}", error) from None
         return Promotion(name, alias, number, before, grounds)
@@ -154,6 +153,21 @@ class Registry:
         except MlflowException as error:
             raise self._refused(f"list {name or 'the models'}", error) from None
         return found
+
+    def _move(self, name: str, alias: str, version: "ModelVersion", grounds: str) -> None:
+        """Give `alias` to the version with a note why, which does not stay where MLflow does not take the alias."""
+        from mlflow.exceptions import MlflowException
+
+        number, note = str(version.version), f"promotion.{alias}"
+        self.client.set_model_version_tag(name, number, note, grounds)
+        try:
+            self.client.set_registered_model_alias(name, alias, number)
+        except MlflowException:
+            if (before := version.tags.get(note)) is not None:
+                self.client.set_model_version_tag(name, number, note, before)
+            else:
+                self.client.delete_model_version_tag(name, number, note)
+            raise
 
     def _judge(self, candidate: "ModelVersion", former: "ModelVersion | None") -> tuple[str, str | None]:
         """What speaks for the candidate, and what against it (None: nothing)."""

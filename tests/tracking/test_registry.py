@@ -235,6 +235,13 @@ def test_any_version_can_get_any_alias(models, champion, finish_run, client):
     assert [(v.version, v.aliases) for v in models.versions()] == [(2, ["challenger"]), (1, ["champion"])]
 
 
+def test_an_alias_that_mlflow_does_not_take_leaves_no_note_of_a_promotion(models, champion, client):
+    with pytest.raises(UserError, match=r"'latest' alias name .* is reserved"):
+        models.promote("lesions", alias="latest")
+    tags = client.get_model_version("lesions", "1").tags
+    assert [name for name in tags if name.startswith("promotion.")] == ["promotion.champion"]
+
+
 def test_more_names_than_the_store_tells_at_once_are_all_listed(models, monkeypatch, tmp_path):
     names = [f"model-{n}" for n in range(5)]
     for name in names:
