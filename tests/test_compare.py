@@ -137,6 +137,23 @@ def test_runs_named_by_id_and_by_name_come_from_mlflow_alike(place, here, capsys
     assert Path("two/pictures/images.png").exists(), "models come from the store too"
 
 
+def test_runs_of_one_name_are_both_found_again_from_the_comparison(place, here):
+    """As trials of two studies have it."""
+    for study, name in (("a", "frozen"), ("b", "tuned")):
+        shutil.move(here / name, here / study / "trial-000")
+    ids = [json.loads(Path(f"{study}/trial-000/mlflow_run.json").read_text())["run_id"] for study in "ab"]
+    run(place, "a/trial-000", "b/trial-000", "--out", "out", "--images", "0")
+
+    from mlflow import MlflowClient
+
+    client = MlflowClient(f"sqlite:///{place}/mlruns/mlflow.db")
+    experiment = client.get_experiment_by_name("comparisons").experiment_id
+    logged = [r.data.tags for r in client.search_runs([experiment]) if "trial-000" in str(r.data.tags)]
+    assert [sorted(v for k, v in tags.items() if k.startswith("compared.")) for tags in logged] == [
+        sorted(ids)
+    ]
+
+
 def test_iou_of_the_validation_images(place, here, capsys):
     run(place, "frozen", "tuned", "--metric", "iou", "--split", "validation", "--no-log", "--images", "0")
     assert "4 validation images, IoU" in capsys.readouterr().out

@@ -57,7 +57,7 @@ def log_comparison(
             "data": data.get("description", ""),
             "data_fingerprint": data.get("fingerprint", ""),
             "answer": answers,
-            **{f"compared.{run.name}": run.run_id for g in groups for run in _trained(g) if run.run_id},
+            **_compared([run for group in groups for run in _trained(group)]),
         },
         journal=folder / "journal",
         tracking_uri=uri,
@@ -80,6 +80,16 @@ def _figures(comparison: Comparison) -> dict[str, float]:
 def _trained(group: Group) -> list[ScoredRun]:
     """The group's runs; where folds make up one, each of them."""
     return [member for run in group.runs for member in run.members]
+
+
+def _compared(runs: Sequence[ScoredRun]) -> dict[str, str]:
+    """A tag for each run that MLflow knows; with its id where others have its name, as trials of two studies do."""
+    names = [run.name for run in runs]
+    return {
+        f"compared.{run.name}" + (f" {run.run_id[:8]}" if names.count(run.name) > 1 else ""): run.run_id
+        for run in runs
+        if run.run_id
+    }
 
 
 def _letter(n: int) -> str:

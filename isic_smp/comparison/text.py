@@ -32,7 +32,7 @@ def table(comparisons: Sequence[Comparison]) -> str:
 
 def caveats(groups: Sequence[Group]) -> list[str]:
     """Sentences on what the answer leaves open."""
-    return _about_seeds(groups) + _about_folds(groups)
+    return _about_seeds(groups) + _about_repeats(groups) + _about_folds(groups)
 
 
 def _about_folds(groups: Sequence[Group]) -> list[str]:
@@ -57,6 +57,19 @@ def _about_seeds(groups: Sequence[Group]) -> list[str]:
     if min(counts) == 2:
         return ["Two seeds tell little about others: the interval may be too narrow."]
     return []
+
+
+def _about_repeats(groups: Sequence[Group]) -> list[str]:
+    """What is counted as another seed and is none: a run trained twice, or copied."""
+    notes = []
+    for group in groups:
+        seeds = [run.seed for run in group.runs if run.seed is not None]
+        if twice := sorted({seed for seed in seeds if seeds.count(seed) > 1}):
+            notes.append(
+                f"Several runs of {group.label} have the seed {twice[0]}: they say nothing of other seeds, but are "
+                "counted as if they did; name one run a seed."
+            )
+    return notes
 
 
 def _effects(comparison: Comparison) -> list[str]:

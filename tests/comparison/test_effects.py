@@ -7,6 +7,7 @@ from scored import some_run
 from isic_smp.comparison.cases import pick_cases
 from isic_smp.comparison.effects import compare_groups
 from isic_smp.comparison.groups import Group, group_runs
+from isic_smp.comparison.text import caveats
 
 
 def compared(*scores, recipes=None):
@@ -79,6 +80,16 @@ def test_seeds_widen_the_interval():
     [found] = compare_groups(group_runs([*frozen, *tuned]), metric="dice")
     assert found.overall.ci_low < 0 < found.overall.images_ci_low
     assert found.answer().startswith("No difference")
+
+
+def test_a_run_that_is_there_twice_is_not_taken_for_another_seed_unsaid():
+    def notes(second_seed: int) -> list[str]:
+        frozen = [some_run(f"f{seed}", recipe={"freeze": True, "seed": seed}) for seed in (0, second_seed)]
+        return [line for line in caveats(group_runs([*frozen, some_run("tuned")])) if "have the seed" in line]
+
+    [note] = notes(second_seed=0)
+    assert note.startswith("Several runs of frozen have the seed 0: ")
+    assert notes(second_seed=1) == []
 
 
 def test_cases_are_the_largest_gains_then_the_largest_losses_of_the_typical_seed():
