@@ -42,6 +42,10 @@ def plan(options: FreezeOptions) -> Plan:
         raise UserError(
             f"epochs must be at least 2, got {recipe.epochs}: this sweep's way «gradual» trains frozen epochs, then others"
         )
+    if len(set(options.encoders)) < len(options.encoders):
+        raise UserError(
+            f"--encoders must differ, got {' '.join(options.encoders)}: the same trial twice would count as two seeds"
+        )
     distributions, cells = grid(
         seed=seeds(options.seeds, recipe), encoder=options.encoders or (recipe.encoder,), way=WAYS
     )

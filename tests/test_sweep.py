@@ -74,6 +74,7 @@ def test_the_decoder_of_a_recipe_that_names_its_channels_is_cut_to_each_depth():
         ),
         ("ablation", ["--recipe", "report", "--parts", "tones"], "this recipe's parts, pretraining"),
         ("ablation", ["--recipe", "report", "--encoder-weights", "none"], "no part that could be left out"),
+        ("freeze_vs_finetune", ["--encoders", *["trunc-mobilenetv2_100-s4"] * 2, "--dry-run"], "must differ"),
         ("search", ["--register", "lesions/best", "--dry-run"], "cannot be registered as 'lesions/best'"),
         ("search", ["--data", "synthetic", "--study", "why?"], "? or %20 in a path"),
     ],
