@@ -19,8 +19,6 @@ from isic_smp.sweeping.storage import TICKET, AlreadyQueued
 REASON, FIRST, BEFORE, TRIES, INTERRUPTED = "reason", "first", "before", "tries", "interrupted"
 REACHED = "reached"
 """User attribute of a trial that was queued again: the last epoch that one of its tries reported."""
-CONFIRMED = "confirmed"
-"""User attribute of the study: the winner that was queued again under further seeds."""
 
 MOST_TRIES = 5
 """How often in a row a trial's worker may die before an epoch is new: it may be the trial that kills it."""

@@ -21,8 +21,9 @@ from isic_smp.sweeping.final_scores import score_tests
 from isic_smp.sweeping.group import GroupTrainer
 from isic_smp.sweeping.options import Options
 from isic_smp.sweeping.plan import Plan
-from isic_smp.sweeping.queue import CONFIRMED, REASON, ended, enqueue, first_number, is_over
+from isic_smp.sweeping.queue import REASON, ended, enqueue, first_number, is_over
 from isic_smp.sweeping.results import cells, chosen, collect
+from isic_smp.sweeping.storage import TICKET
 from isic_smp.sweeping.study import open_study
 from isic_smp.sweeping.study_run import StudyRun, winner
 from isic_smp.sweeping.trial import SEED, TrialRunner
@@ -173,15 +174,16 @@ class Session:
         return f"trial {first_number(best)} is registered as {name} version {version}"
 
     def _confirm(self, study: optuna.Study) -> bool:
-        """Queue the winner under further seeds, once."""
+        """Queue the winner under the further seeds that it was not queued with yet; whether there were any."""
         best = winner(study, self.plan)
-        if best is None or not self.plan.confirm_seeds or study.user_attrs.get(CONFIRMED) == best.number:
+        if best is None:
             return False
-        for seed in self.plan.confirm_seeds:
-            ticket = f"seed {seed} of trial {best.number}"
+        tickets = {seed: f"seed {seed} of trial {best.number}" for seed in self.plan.confirm_seeds}
+        known = {trial.user_attrs.get(TICKET) for trial in study.get_trials(deepcopy=False)}
+        waiting = {seed: ticket for seed, ticket in tickets.items() if ticket not in known}
+        for seed, ticket in waiting.items():
             enqueue(study, best.params, best.distributions, ticket=ticket, **{SEED: seed})
-        study.set_user_attr(CONFIRMED, best.number)
-        return True
+        return bool(waiting)
 
 
 def _own_device(device: str) -> str:

@@ -6,7 +6,7 @@ from typing import Any
 import optuna
 
 from isic_smp.errors import UserError
-from isic_smp.sweeping.queue import BEFORE, CONFIRMED, FIRST, INTERRUPTED, REACHED, REASON, TRIES
+from isic_smp.sweeping.queue import BEFORE, FIRST, INTERRUPTED, REACHED, REASON, TRIES
 from isic_smp.sweeping.storage import TICKET
 
 PLAN, DATA, CELL = "plan", "data", "cell"
@@ -16,7 +16,7 @@ UNREADABLE = (ValueError, LookupError, TypeError, AssertionError, RecursionError
 """What Optuna raises where a row holds no JSON, an unknown state or distribution, or another type."""
 
 NUMBER = (int, float)
-OF_STUDY = {PLAN: dict, DATA: dict, CONFIRMED: int, "mlflow_run": str}
+OF_STUDY = {PLAN: dict, DATA: dict, "mlflow_run": str}
 OF_TRIAL = {
     **dict.fromkeys((CELL, FIRST, BEFORE, TRIES, REACHED, "seed", "training_seed", "parameters"), int),
     **dict.fromkeys((TICKET, REASON, "run_id"), str),

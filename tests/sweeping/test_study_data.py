@@ -1,11 +1,13 @@
 """A study and the data that it works on: trials on other data do not get into it."""
 
+import dataclasses
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import SimpleNamespace
 
+import optuna
 import pytest
 
 from isic_smp.data.isic2016 import LesionData
@@ -16,6 +18,7 @@ from isic_smp.sweeping.options import Options
 from isic_smp.sweeping.plan import Plan, grid
 from isic_smp.sweeping.study import open_study
 from isic_smp.sweeping.study_contents import DATA
+from isic_smp.sweeping.trial import SEED
 from isic_smp.training.recipe import PRESETS
 
 DISTRIBUTIONS, CELLS = grid(seed=range(3))
@@ -87,6 +90,23 @@ def test_a_command_with_other_data_is_refused(url, tmp_path):
     options = Options(data_dir=tmp_path / "drawn", cache_dir=tmp_path / "cache")
     with pytest.raises(UserError, match="synthetic: train 2 of 2"):
         session.Session.open(options, plan(), "s", folder=tmp_path, url=url)
+
+
+def test_a_search_that_is_over_trains_its_winner_under_the_seeds_that_are_asked_for_later(url, tmp_path):
+    search = plan(0)
+    study = open_study("s", search, url=url, heartbeat=15)
+    values = {"state": optuna.trial.TrialState.COMPLETE, "distributions": DISTRIBUTIONS, "value": 0.8}
+    study.add_trial(optuna.create_trial(params={"seed": 0}, user_attrs={"val_iou": 0.8}, **values))
+
+    def asked(*seeds: int) -> list[int]:
+        wanted = dataclasses.replace(search, confirm_seeds=seeds)
+        here = session.Session(Options(), wanted, REAL, study, None, folder=tmp_path, url=url)
+        while here._confirm(study):
+            pass
+        return [trial.user_attrs[SEED] for trial in study.trials if SEED in trial.user_attrs]
+
+    assert asked(1) == [1]
+    assert asked(1, 2) == [1, 2]
 
 
 @pytest.mark.parametrize(("found", "asked"), [(REAL, "isic2016"), (DRAWN, "auto")])
