@@ -15,6 +15,8 @@ MAX_PIXELS = 89_000_000
 FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
 """What is decoded. Pillow knows more, some of it by starting other programs (EPS)."""
 
+_UNKNOWN = f"empty, or not in a format that is read ({', '.join(FORMATS)})"
+
 OFFICIAL_THRESHOLD = 128
 """The official scorer takes mask values above this as lesion."""
 
@@ -107,9 +109,7 @@ def _upright(opened: Callable[[], Image.Image], name: str, *, in_place: bool = T
     except Image.DecompressionBombError as error:
         raise UserError(f"the file {name} is refused: {error}") from None
     except Exception as error:  # Pillow's decoders raise whatever a broken file makes them stumble over
-        reason = (
-            "not an image, or empty" if isinstance(error, Image.UnidentifiedImageError) else _one_line(error)
-        )
+        reason = _UNKNOWN if isinstance(error, Image.UnidentifiedImageError) else _one_line(error)
         raise UserError(f"the file {name} cannot be decoded as an image: {reason}") from None
     raise UserError(
         f"the file {name} is refused: {width} × {height} pixels are more than the "

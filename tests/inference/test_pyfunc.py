@@ -295,18 +295,18 @@ BAD = {
     "a number": (3, "expected images, got int"),
     "nothing": ([None], "image 1 of 1 is of type NoneType"),
     "a missing value": (pd.DataFrame({"image": [PNG, np.nan]}), "image 2 of 2 is of type float"),
-    "no bytes": (b"", "image 1 of 1 cannot be decoded as an image: not an image, or empty"),
-    "no letters": ("", "not an image, or empty"),
+    "no bytes": (b"", "image 1 of 1 cannot be decoded as an image: empty, or not in a format"),
+    "no letters": ("", "empty, or not in a format that is read"),
     "words": ("a lesion on the left arm", "is not base64"),
     "no such file": ("no/such/file.jpg", "'no/such/file.jpg', is not base64: expected an existing file"),
     "an address": ("https://example.org/a.jpg", "is not base64"),
     "a data URL without base64": ("data:image/svg+xml,<svg/>", "is not base64"),
-    "base64 of text": (base64_of(b"hello, this is text"), "not an image, or empty"),
+    "base64 of text": (base64_of(b"hello, this is text"), "empty, or not in a format that is read"),
     "half a file": ([PNG, PNG[:700]], "image 2 of 2 cannot be decoded"),
     "floats": (np.zeros((8, 8, 3)), "array float64 .* expected uint8"),
     "two channels": (np.zeros((8, 8, 2), np.uint8), "expected uint8"),
     "no pixels": (np.zeros((0, 8, 3), np.uint8), "expected uint8"),
-    "an EPS file": (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n", "not an image, or empty"),
+    "an EPS file": (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n", "empty, or not in a format that is read"),
 }
 
 
