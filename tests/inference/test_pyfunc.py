@@ -306,7 +306,10 @@ BAD = {
     "floats": (np.zeros((8, 8, 3)), "array float64 .* expected uint8"),
     "two channels": (np.zeros((8, 8, 2), np.uint8), "expected uint8"),
     "no pixels": (np.zeros((0, 8, 3), np.uint8), "expected uint8"),
-    "an EPS file": (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n", "empty, or not in a format that is read"),
+    "an EPS file": (
+        b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n",
+        "empty, or not in a format that is read",
+    ),
 }
 
 
