@@ -37,7 +37,8 @@ class Options:
     """What is predicted, by which model, and what is written."""
 
     images: Annotated[tyro.conf.Positional[tuple[str, ...]], tyro.conf.arg(metavar="IMAGE...")]
-    """Image files, folders (searched with their subfolders) and patterns such as 'scans/**/*.tif'."""
+    """Image files, folders (searched with their subfolders, less those that are links) and patterns such as
+    'scans/**/*.tif'."""
     model: str = "isic2016"
     """isic2016 is the model that comes with the package. Else a run's --output-dir, a model folder, a run id, runs:/ID, models:/NAME@ALIAS, models:/NAME/3, or an
     exported .onnx, .xml or .pt2 file."""

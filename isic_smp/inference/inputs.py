@@ -14,7 +14,7 @@ def find_images(inputs: Sequence[str], *, leave_out: Path) -> list[Path]:
     """The image files that files, folders and patterns stand for, each once, in the order given.
 
     A folder stands for the images in it and in its subfolders, by ending; hidden files, masks
-    (`…_Segmentation.png`) and ISIC 2017's `_superpixels` pictures are passed over. A file that is named
+    (`…_Segmentation.png`), ISIC 2017's `_superpixels` pictures and subfolders that are links are passed over. A file that is named
     is taken whatever it is called. Patterns are `glob`'s, `**` included.
 
     Args:
