@@ -33,7 +33,7 @@ from isic_smp.models.families import (
 from isic_smp.models.same_padding import pad_statically
 
 _HEAD_KEY = re.compile(r"(conv_head|bn2|norm_head|classifier)\.")
-_BLOCK_KEY = re.compile(r"blocks\.(\d+)\.")
+BLOCK_KEY = re.compile(r"blocks\.(\d+)\.")
 
 
 class TruncatedMobileNet(nn.Module, EncoderMixin):
@@ -191,7 +191,7 @@ class TruncatedMobileNet(nn.Module, EncoderMixin):
         """Whether `key` is of timm's head, or of a block stage of timm's that this network has not."""
         if _HEAD_KEY.match(key):
             return True
-        block = _BLOCK_KEY.match(key)
+        block = BLOCK_KEY.match(key)
         stages = len(STAGE_STRIDES[self._name.timm_name])
         return block is not None and len(self._stage_strides) <= int(block[1]) < stages
 

@@ -22,7 +22,7 @@ from torch import nn
 
 from isic_smp.errors import UserError
 from isic_smp.models import shipped
-from isic_smp.models.encoder import TruncatedMobileNet
+from isic_smp.models.encoder import BLOCK_KEY, TruncatedMobileNet
 from isic_smp.models.families import encoder_name, has_same_twin, parse_encoder_name
 from isic_smp.models.weights_file import Description, described_weights, read_tensors, sha256_of
 
@@ -146,8 +146,16 @@ def fill(encoder: TruncatedMobileNet, weights: EncoderWeights) -> None:
     if weights.state_dict is None:
         return
     state_dict = dict(weights.state_dict)
+    stages = [int(block[1]) for block in map(BLOCK_KEY.match, state_dict) if block]
+    last = len(encoder.blocks) - 1
+    if stages and max(stages) < last:
+        timm_name = parse_encoder_name(encoder.encoder_name).timm_name
+        raise UserError(
+            f"{weights.source} ends with block stage {max(stages)}, but {encoder.encoder_name} goes on to {last}: "
+            f"take a cut trunc-{timm_name}-s{max(stages)} or a shorter one"
+        )
     stem = state_dict.get("conv_stem.weight")
-    if stem is not None and stem.ndim == 4:
+    if stem is not None and stem.ndim == 4 and stem.shape[1] == len(weights.mean):
         state_dict["conv_stem.weight"] = adapt_input_conv(encoder.out_channels[0], stem)
     try:
         encoder.load_state_dict(state_dict)

@@ -73,7 +73,7 @@ def _description(path: Path) -> Description:
         raise UserError(
             f"no {path.name} beside the weights: expected a JSON file with {', '.join(_NEEDED)}"
         ) from None
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise UserError(
             f"cannot read {path.name} ({error}): expected JSON with {', '.join(_NEEDED)}"
         ) from None

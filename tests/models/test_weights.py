@@ -146,6 +146,21 @@ def test_weights_with_other_keys_are_refused(tmp_path):
         UpConvNet("trunc-mobilenetv3_small_050-s1", encoder_weights=write(tmp_path, state_dict))
 
 
+def test_a_stem_of_no_picture_is_refused(tmp_path):
+    state_dict = timm.create_model(SMALL, pretrained=False).state_dict()
+    state_dict["conv_stem.weight"] = torch.rand(16, 5, 3, 3)
+    with pytest.raises(UserError, match=r"does not fit trunc-mobilenetv3_small_050-s1-same"):
+        UpConvNet(
+            "trunc-mobilenetv3_small_050-s1", encoder_weights=write(tmp_path, state_dict), in_channels=1
+        )
+
+
+def test_a_description_nested_without_end_is_refused(small):
+    small.with_suffix(".json").write_text("[" * 100_000)
+    with pytest.raises(UserError, match=r"cannot read small\.json \(maximum recursion"):
+        resolve_encoder_weights(str(small), SMALL)
+
+
 def test_without_weights_the_normalisation_is_timms():
     weights = resolve_encoder_weights(None, "mobilenetv2_100")
     assert weights.state_dict is None
