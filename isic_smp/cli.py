@@ -50,9 +50,26 @@ def parse(
     except SystemExit as stop:
         if stop.code in (0, None):
             raise
-        words = re.sub(r"[╭╮╰╯│─┌┐└┘|]+", " ", boxed.getvalue())
-        message = " ".join(words.split()).removeprefix("Parsing error ").removeprefix("Unrecognized options ")
-        raise UserError(message) from None
+        raise UserError(_unboxed(boxed.getvalue())) from None
+
+
+_IN_PLAIN_WORDS = {
+    r"invalid literal for int\(\) with base 10:": "expected a whole number, got",
+    r"could not convert string to float:": "expected a number, got",
+}
+
+
+def _unboxed(box: str) -> str:
+    """The box of a tyro error, a title over parts that lines divide, on one line."""
+    title, _, text = box.strip("╭─ \n").partition("─")
+    inside = [line.strip("│ ") for line in text.splitlines()[1:] if not line.startswith("╰")]
+    parts = [" ".join(part.split()).rstrip(".") for part in re.split(r"─{3,}", "\n".join(inside))]
+    if parts[0].startswith("Expected"):  # every other text says its title over again
+        parts[0] = f"{title.strip()}: {parts[0]}"
+    message = "; ".join(part for part in parts if part)
+    for words, plain in _IN_PLAIN_WORDS.items():
+        message = re.sub(words, plain, message)
+    return message
 
 
 def end_on_sigterm() -> None:

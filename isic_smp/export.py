@@ -44,7 +44,7 @@ CALIBRATION = 96
 class Options:
     """What is exported and where to."""
 
-    model: tyro.conf.Positional[str]
+    model: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="MODEL")]
     """isic2016 (the model that comes with the package), a run's --output-dir, a model folder, a run id, runs:/ID, models:/NAME@ALIAS or models:/NAME/3."""
     format: Literal["onnx", "torch-export", "torchscript", "openvino"] = "onnx"
     """onnx and openvino need an extra: pip install 'isic-smp[onnx]' or 'isic-smp[openvino]'."""

@@ -38,7 +38,7 @@ class Store:
 class Register(Store):
     """Make a finished run's model a version of a named model."""
 
-    run: tyro.conf.Positional[str]
+    run: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="RUN")]
     """A run id, runs:/ID, or a run's --output-dir."""
     name: str
     """The registered model, made where it is missing."""
@@ -48,7 +48,7 @@ class Register(Store):
 class Promote(Store):
     """Give an alias to a version, if its validation scores are no worse than those of the one that has it."""
 
-    name: tyro.conf.Positional[str]
+    name: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="NAME")]
     """The registered model."""
     version: int | None = None
     """The candidate. Default: the newest version."""
@@ -67,7 +67,7 @@ class List(Store):
 class Show(Store):
     """What one version is: scores, data, recipe, and how it was promoted."""
 
-    name: tyro.conf.Positional[str]
+    name: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="NAME")]
     """The registered model."""
     version: int | None = None
     """Default: the champion, else the newest version."""

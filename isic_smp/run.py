@@ -1,10 +1,12 @@
 """Train, evaluate and log one model.
 
-python -m isic_smp.run                                # the default recipe, fine-tuned
-python -m isic_smp.run --freeze                       # only the decoder is trained
-python -m isic_smp.run --recipe report --epochs 3     # a preset, one setting changed
-python -m isic_smp.run --recipe my.yaml --data-dir data/isic2016 --encoder-weights imagenet
-torchrun --nproc-per-node 2 -m isic_smp.run           # two processes, one run
+    python -m isic_smp.run                                # the default recipe, fine-tuned
+    python -m isic_smp.run --freeze                       # only the decoder is trained
+    python -m isic_smp.run --recipe report --epochs 3     # a preset, one setting changed
+    python -m isic_smp.run --recipe my.yaml --data-dir data/isic2016 --encoder-weights imagenet
+    torchrun --nproc-per-node 2 -m isic_smp.run           # two processes, one run
+
+Ctrl-C ends it with a checkpoint; --resume with the same --output-dir goes on from there.
 """
 
 import sys
@@ -57,7 +59,7 @@ class Options:
     tracking_uri: str | None = None
     """MLflow store. Default: MLFLOW_TRACKING_URI, else SQLite under ./mlruns."""
     offline: bool = False
-    """Log into --output-dir only, where MLflow cannot be reached; python -m isic_smp.sync sends it later."""
+    """Log into --output-dir only, where MLflow cannot be reached; python -m isic_smp.sync OUTPUT_DIR sends it later."""
     register: str | None = None
     """Register the trained model under this name in MLflow's registry, as a new version."""
     device: str = "auto"

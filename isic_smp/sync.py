@@ -23,7 +23,7 @@ PROG = "python -m isic_smp.sync"
 class Options:
     """What to send, and where to."""
 
-    folders: Annotated[tuple[Path, ...], tyro.conf.Positional]
+    folders: Annotated[tuple[Path, ...], tyro.conf.Positional, tyro.conf.arg(metavar="OUTPUT_DIR...")]
     """Output folders of runs, or journals in them."""
     tracking_uri: str | None = None
     """MLflow store. Default: MLFLOW_TRACKING_URI, else the one each run was started with."""
@@ -32,6 +32,10 @@ class Options:
 def main() -> int:
     """Send the journals one after the other; 1 where MLflow refuses something, 2 where a journal cannot be sent."""
     options = parse(Options, prog=PROG, description=str(__doc__))
+    if not options.folders:
+        raise UserError(
+            "nothing named to send: expected the --output-dir of one or more runs, such as runs/NAME"
+        )
     from isic_smp.tracking.sync import find_journals, sync_journal
 
     code = 0

@@ -1,7 +1,7 @@
 """What does each part of a recipe bring? The whole recipe against the same without one of its parts.
 
-python sweeps/ablation.py --hold-out hard --data-dir DIR --encoder-weights FILE --seeds 3 --epochs 25 --ema 0.98
-python sweeps/ablation.py --parts artefacts tones --dry-run
+    python sweeps/ablation.py --hold-out hard --data-dir DIR --encoder-weights FILE --seeds 3 --epochs 20 --ema 0.98
+    python sweeps/ablation.py --parts artefacts tones --dry-run
 
 Parts are left out one at a time, those that the recipe has; then a table, paired comparisons of validation IoU
 with intervals over images and seeds, and a figure. With --hold-out the validation images are pictures unlike

@@ -1,7 +1,7 @@
 """How deep should the decoder be, and does it need skip connections?
 
-python sweeps/decoder_depth.py --data-dir DIR --encoder-weights FILE --seeds 2 --epochs 15
-python sweeps/decoder_depth.py --dry-run
+    python sweeps/decoder_depth.py --data-dir DIR --encoder-weights FILE --seeds 2 --epochs 15
+    python sweeps/decoder_depth.py --dry-run
 
 Decoder depth × skip connections × frozen or fine-tuned × seeds; then a table of scores, parameters,
 multiply-adds and images per second, and the picture of what accuracy costs.

@@ -1,7 +1,7 @@
 """Is it better to freeze the encoder, to fine-tune it, or to unfreeze it on the way?
 
-python sweeps/freeze_vs_finetune.py --data-dir DIR --encoder-weights FILE --seeds 3 --epochs 25
-python sweeps/freeze_vs_finetune.py --dry-run --encoders trunc-mobilenetv2_100-s4 trunc-mobilenetv2_100-s3
+    python sweeps/freeze_vs_finetune.py --data-dir DIR --encoder-weights FILE --seeds 3 --epochs 25
+    python sweeps/freeze_vs_finetune.py --dry-run --encoders trunc-mobilenetv2_100-s4 trunc-mobilenetv2_100-s3
 
 The full grid of ways, seeds and encoders; then a table, paired comparisons with intervals on the test
 images, and a figure. The same command goes on with an interrupted study, or joins it from another process.

@@ -1,8 +1,8 @@
 """Search for a good recipe.
 
-python sweeps/search.py --data-dir DIR --encoder-weights FILE --trials 40 --epochs 10 --seeds 3
-python sweeps/search.py --study lesions --storage postgresql+pg8000://isic_smp@db:5432/optuna --workers 4
-python sweeps/search.py --objectives val_iou gmacs --trials 60     # accuracy against cost, no pruning
+    python sweeps/search.py --data-dir DIR --encoder-weights FILE --trials 40 --epochs 10 --seeds 3
+    python sweeps/search.py --study lesions --storage postgresql+pg8000://isic_smp@db:5432/optuna --workers 4
+    python sweeps/search.py --objectives val_iou gmacs --trials 60     # accuracy against cost, no pruning
 
 Learning rates, loss, augmentation, cut and width are sampled by TPE; bad trials are pruned. The winner by
 validation IoU is trained again under --seeds seeds, and only then scored on the test images.

@@ -1,6 +1,7 @@
 """How a command ends: its exit code, and what it says of itself."""
 
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -50,3 +51,44 @@ def test_a_full_disk_behind_stdout_is_said_in_one_line():
         _, said = (process := start("print('a table')", stdout=full, stderr=subprocess.PIPE)).communicate()
     assert process.returncode == 2
     assert said.startswith(b"run: error: No space left on device; free some space") and said.count(b"\n") == 1
+
+
+COMMANDS = [
+    *(
+        ["-m", f"isic_smp.{name}"]
+        for name in ("run", "evaluate", "predict", "compare", "registry", "export", "demo", "sync")
+    ),
+    *([str(path)] for path in sorted(Path("sweeps").glob("*.py"))),
+]
+
+
+@pytest.mark.parametrize("command", COMMANDS, ids=lambda command: command[-1])
+def test_help_shows_each_example_on_a_line_of_its_own(command):
+    # It is to be copied; the parser flows lines together that are not indented.
+    done = subprocess.run([sys.executable, *command, "--help"], capture_output=True, text=True)
+    lines = done.stdout.splitlines()
+    examples = [line for line in lines if line.strip().startswith(f"python {' '.join(command)}")]
+    assert examples, done.stdout
+    assert all(line.count("python ") == 1 for line in examples)
+
+
+@pytest.mark.parametrize(
+    ("argv", "said"),
+    [
+        (["run", "--epochs", "x"], r"Error parsing --epochs: expected a whole number, got 'x'; "),
+        (["run", "--lr", "x"], r"Error parsing --lr: expected a number, got 'x'; "),
+        (["run", "--data-dir"], r"Missing value for argument '--data-dir'\. Expected 1 values; "),
+        (["run", "--epoch", "1"], r"Unrecognized options: --epoch, 1; Perhaps you meant: --epochs INT "),
+        (["evaluate", "--split", "all"], r"invalid choice 'all' for argument '--split'\. Expected one of "),
+        (["registry"], r"Missing subcommand: Expected one of {register, promote, list, show}; "),
+        (["export"], r"Missing from python -m isic_smp\.export: MODEL isic2016 \(the model"),
+        (["sync"], r"nothing named to send: expected the --output-dir of one or more runs"),
+    ],
+)
+def test_a_mistyped_command_is_said_in_one_line_that_reads_as_a_sentence(argv, said):
+    done = subprocess.run(
+        [sys.executable, "-m", f"isic_smp.{argv[0]}", *argv[1:]], capture_output=True, text=True
+    )
+    assert done.returncode == 2 and done.stdout == ""
+    [line] = done.stderr.splitlines()
+    assert re.match(rf"python -m isic_smp\.{argv[0]}: error: {said}", line), line

@@ -47,7 +47,7 @@ class Check:
     Exit code 0: all well. 1: problems, listed at the end. 2: nothing to check there.
     """
 
-    dir: tyro.conf.Positional[Path]
+    dir: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="DIR")]
     """Folder that holds the official folders, or some of them."""
     out: Path = Path("runs") / "check"
     """Folder for check.json, contact_sheet.png and duplicates.png."""
@@ -65,7 +65,7 @@ class Check:
 class Synthetic:
     """Draw dermoscopy-like pictures with exact masks, in the official folder layout."""
 
-    dir: tyro.conf.Positional[Path]
+    dir: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="DIR")]
     """Folder to make; it must not exist yet, or be empty."""
     train: int = 160
     """Pictures to train on."""
