@@ -254,7 +254,14 @@ def _check_opens(uri: str) -> None:
     try:
         MlflowClient(uri)
     except (MlflowException, SQLAlchemyError, ImportError) as error:
+        shown = without_password(uri)
+        if urlsplit(uri).scheme in ("", "file"):
+            folder = uri.removeprefix("file://").rstrip("/")
+            raise UserError(
+                f"cannot keep runs in the folder {folder!r}: MLflow wants a database; "
+                f"name the one in it, {SQLITE}{folder}/mlflow.db"
+            ) from None
         raise UserError(
-            f"MLflow cannot open {without_password(uri)}: {one_line(error)} "
+            f"MLflow cannot open {shown}: {one_line(error).replace(uri, shown)} "
             f"(expected {SQLITE}PATH/mlflow.db or http://SERVER:PORT)"
         ) from None
