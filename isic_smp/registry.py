@@ -6,10 +6,13 @@
     python -m isic_smp.registry list
     python -m isic_smp.registry show lesions
 
-The champion is then models:/lesions@champion for mlflow, isic_smp.load, predict and evaluate.
+The champion is then models:/lesions@champion for isic_smp.load, predict and evaluate, and for mlflow where
+MLFLOW_TRACKING_URI names the same store.
 """
 
 import json
+import os
+import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +22,7 @@ import tyro
 
 from isic_smp import cli
 from isic_smp.errors import UserError
+from isic_smp.store import without_password
 
 if TYPE_CHECKING:
     from mlflow.entities.model_registry import ModelVersion
@@ -103,8 +107,12 @@ def main(argv: Sequence[str] | None = None) -> None:
         before = f" (was version {done.former})" if done.former not in (None, done.version) else ""
         print(f"{done.name}: {done.alias} is version {done.version}{before}; {done.grounds}")
         print(f"load it as models:/{done.name}@{done.alias}")
+        if os.environ.get("MLFLOW_TRACKING_URI") != registry.uri:  # mlflow looks elsewhere, in ./mlflow.db
+            print(
+                f"with mlflow itself: export MLFLOW_TRACKING_URI={shlex.quote(without_password(registry.uri))}"
+            )
     elif isinstance(options, List):
-        print(table(registry.versions()))
+        print(table(registry.versions(), registry.uri))
     elif isinstance(options, Show):
         versions = registry.versions(options.name)
         if options.version is not None:
@@ -131,10 +139,13 @@ def run_id_of(run: str) -> str:
         raise UserError(f"no run {run!r}: expected a run id, runs:/ID, or a run's --output-dir") from None
 
 
-def table(versions: "Sequence[ModelVersion]") -> str:
-    """A line a version."""
+def table(versions: "Sequence[ModelVersion]", store: str) -> str:
+    """A line a version; where there is none, which `store` was looked into."""
     if not versions:
-        return "no model is registered yet: python -m isic_smp.registry register RUN --name NAME"
+        return (
+            f"no model is registered yet in {without_password(store)}: "
+            "python -m isic_smp.registry register RUN --name NAME"
+        )
     lines = [f"{'model':24}{'version':>8}  {'aliases':20}{'val Dice':>9}{'test Dice':>10}  run"]
     for version in versions:
         known = [version.tags.get(f"{split}.dice_per_image_own") for split in ("validation", "test")]

@@ -1,6 +1,7 @@
 """Registering runs, and letting one version replace another only on evidence."""
 
 import csv
+import os
 import shutil
 import subprocess
 import sys
@@ -273,18 +274,27 @@ def test_what_is_not_there_is_said_in_one_line(models, finish_run, start, champi
         assert "\n" not in str(caught.value)
 
 
-def test_the_command_registers_promotes_lists_and_shows(finish_run, store, tmp_path, capsys):
+def test_the_command_registers_promotes_lists_and_shows(finish_run, store, tmp_path, capsys, monkeypatch):
     def run(*words: str) -> str:
         command.main([*words, "--tracking-uri", store])
         return capsys.readouterr().out
 
-    assert "no model is registered yet" in run("list")
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    assert f"no model is registered yet in {store}" in run("list")
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "mlflow_run.json").write_text(f'{{"run_id": "{finish_run("mine")}"}}')
     assert "lesions version 1: models:/lesions/1" in run(
         "register", str(tmp_path / "out"), "--name", "lesions"
     )
-    assert "champion is version 1" in run("promote", "lesions")
+    promoted = run("promote", "lesions")
+    assert "champion is version 1" in promoted
+    [_, export] = promoted.split("with mlflow itself: export ")  # which by itself looks in ./mlflow.db
+    environment = {**os.environ, **dict([export.strip().split("=", 1)])}
+    load = "import mlflow; mlflow.MlflowClient().get_model_version_by_alias('lesions', 'champion')"
+    subprocess.run([sys.executable, "-c", load], check=True, cwd=tmp_path / "out", env=environment)
+    assert not (tmp_path / "out" / "mlflow.db").exists()
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", store)
+    assert "export" not in run("promote", "lesions")
     assert run("list").splitlines()[1].split() == ["lesions", "1", "champion", "0.8000", "0.7000", "mine"]
     assert "version 1 (champion)" in run("show", "lesions")
     with pytest.raises(UserError, match="no run 'nowhere'"):
