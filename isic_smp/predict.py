@@ -140,6 +140,7 @@ def predict(options: Options) -> int:
         f"{count(tried - len(failures))} in {seconds:.1f} s, {tried / max(seconds, 1e-9):.1f} images/s"
         + (f"; {done} were there already" if done else "")
         + f": {options.out / 'masks'}"
+        + (f", table {options.out / 'predictions.csv'}" if options.csv else "")
     )
     if renamed:
         print(

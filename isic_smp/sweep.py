@@ -81,7 +81,7 @@ def main(
 
 def dry_run(plan: Plan, name: str) -> str:
     """The trials that the study would have, one a line."""
-    lines = [f"study {name}, {len(plan.cells)} trials"]
+    lines = [f"study {name}, {len(plan.cells)} trial{'' if len(plan.cells) == 1 else 's'}"]
     for index, cell in enumerate(plan.cells):
         words = " ".join(f"{key}={value}" for key, value in cell.items())
         lines.append(f"trial {index:3d}  {words or 'chosen by the sampler'}")

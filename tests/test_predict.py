@@ -90,7 +90,8 @@ def test_masks_of_all_kinds_of_images_are_the_predictors_own_at_their_own_sizes(
     assert (
         run(images, "--model", model, "--out", out, "--probabilities", "--overlays", "--batch-size", 2) == 0
     )
-    assert capsys.readouterr().out.startswith("5 images in ")
+    said = capsys.readouterr().out
+    assert said.startswith("5 images in ") and f": {out / 'masks'}, table {out / 'predictions.csv'}\n" in said
     sources = {path.stem: path for path in images.rglob("*.*")}
     assert files(out / "masks") == sorted(f"{stem}_Segmentation.png" for stem in sources)
     bundle = load_bundle(model)
