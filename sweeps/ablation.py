@@ -3,8 +3,8 @@
     python sweeps/ablation.py --hold-out hard --data-dir DIR --encoder-weights FILE --seeds 3 --epochs 20 --ema 0.98
     python sweeps/ablation.py --parts artefacts tones --dry-run
 
-Parts are left out one at a time, those that the recipe has; then a table, paired comparisons of validation IoU
-with intervals over images and seeds, and a figure. With --hold-out the validation images are pictures unlike
+Parts are left out one at a time, those that the recipe has; then a table, comparisons of validation IoU, paired by
+image and by seed, with intervals over both, and a figure. With --hold-out the validation images are pictures unlike
 those that were trained on, where parts differ most. What only finishes a mask (`second_look` and the like) needs
 no training to be left out: benchmarks/finishing.py.
 """
@@ -101,7 +101,7 @@ def main() -> None:
     def answer(findings: "Findings") -> "Answer":
         from isic_smp.sweeping.paired_answer import paired_answer
 
-        return paired_answer(findings, across="recipe", metric="iou")
+        return paired_answer(findings, across="recipe", metric="iou", paired_seeds=True)
 
     sweep.main(AblationOptions, plan, answer, name="ablation", description=str(__doc__))
 

@@ -26,13 +26,14 @@ def scores(rng, *, seeds, images, seed_sd=0.0):
     return a, b
 
 
-def coverage(*, seeds, images, seed_sd=0.0, trials=200):
+def coverage(*, seeds, images, seed_sd=0.0, shared_sd=0.0, paired_seeds=False, trials=200):
     """Shares of 95 % intervals (over seeds and images, over images) that hold the true effect."""
     rng = np.random.default_rng(0)
     hits = np.zeros(2)
     for trial in range(trials):
         a, b = scores(rng, seeds=seeds, images=images, seed_sd=seed_sd)
-        draws = paired_bootstrap(a, b, seed=trial, resamples=600)
+        shared = rng.normal(0, shared_sd, (seeds, 1))
+        draws = paired_bootstrap(a + shared, b + shared, paired_seeds=paired_seeds, seed=trial, resamples=600)
         for i, kind in enumerate((draws.images_and_seeds, draws.images)):
             low, high = percentile_interval(kind)
             hits[i] += low <= EFFECT <= high
@@ -49,6 +50,21 @@ def test_only_the_interval_over_seeds_holds_where_seeds_differ():
     both, images = coverage(seeds=3, images=300, seed_sd=0.004)
     assert 0.89 <= both <= 0.99
     assert images < 0.85  # too sure of itself: it knows nothing of other seeds
+
+
+def test_intervals_of_paired_seeds_hold_the_truth_where_a_seed_is_good_or_bad_for_both():
+    both, _ = coverage(seeds=3, images=300, paired_seeds=True, shared_sd=0.007, seed_sd=0.002)
+    assert 0.89 <= both <= 0.99
+
+
+def test_a_seed_that_is_good_or_bad_for_both_widens_no_interval_of_paired_seeds():
+    rng = np.random.default_rng(0)
+    a, b = scores(rng, seeds=3, images=300)
+    shared = np.array([[-0.05], [0.0], [0.05]])
+    apart, together = (compare_paired(a + shared, b + shared, paired_seeds=pairs) for pairs in (False, True))
+    alike = compare_paired(a, b, paired_seeds=True)
+    assert (together.ci_low, together.ci_high) == pytest.approx((alike.ci_low, alike.ci_high))
+    assert together.ci_high - together.ci_low < 0.3 * (apart.ci_high - apart.ci_low)
 
 
 def test_pairing_narrows_the_interval():

@@ -69,7 +69,12 @@ class Comparison:
 
 
 def compare_groups(
-    groups: Sequence[Group], *, metric: Metric, diagnosis: Mapping[str, str] | None = None, seed: int = 0
+    groups: Sequence[Group],
+    *,
+    metric: Metric,
+    diagnosis: Mapping[str, str] | None = None,
+    paired_seeds: bool = False,
+    seed: int = 0,
 ) -> list[Comparison]:
     """Every group against the first.
 
@@ -77,15 +82,22 @@ def compare_groups(
         groups: at least two, scored on the same images.
         metric: what their scores are.
         diagnosis: of each image id, where known.
+        paired_seeds: resample runs of one seed together, where a group has the first one's seeds in the same order.
         seed: of the bootstrap.
     """
     first = groups[0]
+
+    def compared(
+        group: Group, images: np.ndarray | slice = slice(None), *, confidence: float = CONFIDENCE
+    ) -> PairedComparison:
+        pairs = paired_seeds and [run.seed for run in group.runs] == [run.seed for run in first.runs]
+        a, b = first.scores[:, images], group.scores[:, images]
+        return compare_paired(a, b, paired_seeds=pairs, seed=seed, confidence=confidence)
+
     kinds = size_thirds(first.runs[0].lesion_area) | by_diagnosis(first.runs[0].ids, diagnosis or {})
-    overall = [compare_paired(first.scores, group.scores, seed=seed) for group in groups[1:]]
+    overall = [compared(group) for group in groups[1:]]
     together = 1 - (1 - CONFIDENCE) / len(overall)
-    joint = [
-        compare_paired(first.scores, group.scores, seed=seed, confidence=together) for group in groups[1:]
-    ]
+    joint = [compared(group, confidence=together) for group in groups[1:]]
     corrected = holm([found.p_value for found in overall])
     return [
         Comparison(
@@ -97,7 +109,7 @@ def compare_groups(
             len(overall),
             widened,
             {
-                name: compare_paired(first.scores[:, chosen], group.scores[:, chosen], seed=seed)
+                name: compared(group, chosen)
                 for name, chosen in kinds.items()
                 if np.count_nonzero(chosen) > 1  # one image has no interval
             },

@@ -14,7 +14,12 @@ from isic_smp.sweeping.results import Cell, table
 
 
 def paired_answer(
-    findings: Findings, *, across: str, within: Sequence[str] = (), metric: Metric = "dice"
+    findings: Findings,
+    *,
+    across: str,
+    within: Sequence[str] = (),
+    metric: Metric = "dice",
+    paired_seeds: bool = False,
 ) -> Answer:
     """Compare the values of parameter `across` pairwise on the same images, with `compare`'s statistics.
 
@@ -25,6 +30,7 @@ def paired_answer(
         across: the parameter in question; its first value is what the others are compared with.
         within: parameters by which the question is asked separately, where they vary.
         metric: what is compared.
+        paired_seeds: trials of one seed share what chance decides, so that a seed is good or bad for all of them.
     """
     split: Split = "test" if findings.tested else "validation"
     parts, files = [table(findings.cells)], []
@@ -49,7 +55,7 @@ def paired_answer(
         groups = [
             Group(str(cell.params[across]), tuple(its)) for cell, its in zip(members, runs, strict=True)
         ]
-        comparisons = compare_groups(groups, metric=metric)
+        comparisons = compare_groups(groups, metric=metric, paired_seeds=paired_seeds)
         name = "comparison" if len(asked) == 1 else f"comparison-{where}".replace("/", "-")
         folder = findings.folder / name
         (folder / PICTURES).mkdir(parents=True, exist_ok=True)
