@@ -202,7 +202,8 @@ def test_pruned_trials_are_marked_and_the_winner_is_confirmed_under_another_seed
     words = [*TINY, "--epochs", "5", "--trials", "9", "--seeds", "2"]
     done = sweep("search", *words, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
-    assert "test IoU" in done.stdout and "python -m isic_smp.run" in done.stdout
+    [again] = [line for line in done.stdout.splitlines() if "python -m isic_smp.run" in line]
+    assert "test IoU" in done.stdout and again.endswith("--data synthetic --data-dir drawn")
     _, _, children = study_in_mlflow(tmp_path)
     states = [child.data.tags["optuna.state"] for child in children]
     assert len(children) == 10  # nine and the confirmation

@@ -18,6 +18,9 @@ def search_answer(findings: Findings) -> Answer:
     default = PRESETS["default"].to_dict()
     changed = {name: value for name, value in recipe.to_dict().items() if value != default[name]}
     words = ["python -m isic_smp.run", *(_option(name, value) for name, value in changed.items())]
+    if findings.data.name != "isic2016":  # which is what the command takes where it finds it
+        words.append(_option("data", findings.data.name))
+    words.append(_option("data_dir", findings.data.root))
     command = " ".join(words)
     text = [
         table(findings.cells),
