@@ -107,3 +107,19 @@ def test_cases_are_the_largest_gains_then_the_largest_losses_of_the_typical_seed
         (4, "b2"),
         (3, "b0"),
     ]
+
+
+@pytest.mark.parametrize(
+    ("other_seeds", "is_paired"), [((0, 1, 2), True), ((3, 4, 5), False), ((0, 1), False)]
+)
+def test_runs_are_paired_by_seed_only_where_the_seeds_are_the_same(other_seeds, is_paired):
+    def group(label, scores, seeds):
+        luck = np.linspace(-0.05, 0.05, len(seeds))  # of a seed, shared by all that begin with it
+        runs = [
+            some_run(f"{label}{s}", scores + x, recipe={"seed": s}) for s, x in zip(seeds, luck, strict=True)
+        ]
+        return Group(label, tuple(runs))
+
+    groups = [group("a", BASE, (0, 1, 2)), group("b", HIGHER, other_seeds)]
+    [found] = compare_groups(groups, metric="dice", paired_seeds=True)
+    assert (found.overall.ci_high - found.overall.ci_low < 0.01) == is_paired
