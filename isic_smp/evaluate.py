@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from isic_smp import cli
+from isic_smp.data.names import Data
 from isic_smp.errors import UserError
 
 if TYPE_CHECKING:
@@ -40,7 +41,7 @@ class Options:
 
     model: str = "isic2016"
     """isic2016 is the model that comes with the package. Else a run's --output-dir, a model folder, a run id, runs:/ID, models:/NAME@ALIAS or models:/NAME/3."""
-    data: Literal["auto", "isic2016", "synthetic"] = "auto"
+    data: Data = "auto"
     """auto: ISIC 2016 where it is found, else drawn pictures, said loudly."""
     data_dir: Path | None = None
     """Folder that holds the four ISIC 2016 part 1 folders. Else ISIC_SMP_DATA, else ./data/isic2016."""

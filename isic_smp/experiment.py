@@ -21,8 +21,9 @@ from isic_smp.data.diagnoses import read_diagnoses
 from isic_smp.data.folds import Fold, take_fold
 from isic_smp.data.groups import hold_out
 from isic_smp.data.isic2016 import LesionData
+from isic_smp.data.names import Data, Group
 from isic_smp.data.pairs import Pair
-from isic_smp.data.source import Data, default_cache_dir, resolve_data
+from isic_smp.data.source import default_cache_dir, resolve_data
 from isic_smp.errors import UserError
 from isic_smp.files import write_text
 from isic_smp.folder_lock import alone_in
@@ -58,7 +59,7 @@ class Setup:
     data: Data = "auto"
     data_dir: Path | None = None
     binarize_masks: bool = False
-    hold_out: str | None = None
+    hold_out: Group | None = None
     """A group of pictures (`data.groups.GROUPS`) to leave out of training and to validate on; nothing is tested."""
     fold: Fold | None = None
     """A part of the training images to validate on, the others to train on (`data.folds`); nothing is tested."""

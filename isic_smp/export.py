@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import tyro
 
 from isic_smp import cli
+from isic_smp.data.names import Data
 from isic_smp.errors import UserError
 
 if TYPE_CHECKING:
@@ -54,7 +55,7 @@ class Options:
     """Files, folders or patterns to compare the file and the model on. Default: drawn pictures."""
     int8: bool = False
     """Compute in 8-bit integers (onnx only); what that costs is measured on the validation images."""
-    data: Literal["auto", "isic2016", "synthetic"] = "auto"
+    data: Data = "auto"
     """Training and validation images for --int8."""
     binarize_masks: bool = False
     """For --int8: accept masks with grey values; above 128 is lesion."""

@@ -13,11 +13,12 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated
 
 import tyro
 
 from isic_smp import cli
+from isic_smp.data.names import Data, Group
 from isic_smp.errors import UserError
 from isic_smp.training.recipe import PRESETS, Recipe, recipe_of_command
 
@@ -33,13 +34,13 @@ class Options:
 
     recipe: str = "default"
     """A preset (default, small, report) or a .yaml file of settings; the options below change single settings of it."""
-    data: Literal["auto", "isic2016", "synthetic"] = "auto"
+    data: Data = "auto"
     """auto: ISIC 2016 where it is found, else drawn pictures, said loudly."""
     data_dir: Path | None = None
     """Folder that holds the four ISIC 2016 part 1 folders. Else ISIC_SMP_DATA, else ./data/isic2016."""
     binarize_masks: bool = False
     """Take grey mask values above 128 as lesion, instead of refusing the mask."""
-    hold_out: Literal["faint", "small", "cut", "cool", "hard"] | None = None
+    hold_out: Group | None = None
     """Train without this group of pictures and validate on it alone, to see how a recipe does on pictures unlike
     those it has seen: faint, small, cut by the frame, in cool light, or any of these. No test scores."""
     fold: Annotated[str | None, tyro.conf.arg(metavar="K/N")] = None

@@ -14,6 +14,7 @@ import numpy as np
 
 from isic_smp.data.cache import open_pixel_cache
 from isic_smp.data.isic2016 import LesionData
+from isic_smp.data.names import Group
 from isic_smp.errors import UserError
 
 SIZE = 128
@@ -61,7 +62,7 @@ def _contrast_and_warmth(image: np.ndarray, mask: np.ndarray) -> tuple[float, fl
     return contrast, float(np.median(bright[:, 2])) - 128
 
 
-GROUPS: dict[str, Callable[[Marks], np.ndarray]] = {
+GROUPS: dict[Group, Callable[[Marks], np.ndarray]] = {
     "faint": lambda m: m["contrast"] < _FAINT,
     "small": lambda m: m["area"] < _SMALL,
     "cut": lambda m: m["cut"] > _CUT,
@@ -71,7 +72,7 @@ GROUPS: dict[str, Callable[[Marks], np.ndarray]] = {
 """Which pictures belong: faint, small, cut by the frame, in cool light; hard is any of these."""
 
 
-def hold_out(data: LesionData, group: str, *, cache_dir: Path, binarize_masks: bool = False) -> LesionData:
+def hold_out(data: LesionData, group: Group, *, cache_dir: Path, binarize_masks: bool = False) -> LesionData:
     """`data` without the pictures of a group to train on, and with all of them, and no others, to validate on.
 
     A held-out group is for choosing, so nothing is tested. A lesion of which there are two pictures may be on both

@@ -3,15 +3,13 @@
 import os
 import sys
 from pathlib import Path
-from typing import Literal
 
 from isic_smp import __version__
 from isic_smp.data.isic2016 import LesionData, has_isic2016, load_isic2016
+from isic_smp.data.names import Data
 from isic_smp.data.synthetic import is_synthetic, load_synthetic, make_synthetic
 from isic_smp.errors import UserError
 from isic_smp.folder_lock import one_at_a_time
-
-Data = Literal["auto", "isic2016", "synthetic"]
 
 VARIABLE = "ISIC_SMP_DATA"
 DEFAULT_DIR = Path("data") / "isic2016"

@@ -3,11 +3,12 @@
 import os
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Literal, TypeVar
+from typing import Annotated, TypeVar
 
 import tyro
 
 from isic_smp import cli
+from isic_smp.data.names import Data, Group
 from isic_smp.errors import UserError
 from isic_smp.training.recipe import PRESETS, Recipe, base_preset, recipe_of_command
 
@@ -35,12 +36,12 @@ class Options:
     """List the trials and stop."""
     heartbeat: int = 15
     """Seconds between signs of life; a trial without one for four times as long is taken over."""
-    hold_out: Literal["faint", "small", "cut", "cool", "hard"] | None = None
+    hold_out: Group | None = None
     """Train without this group of pictures and choose by it alone: faint, small, cut by the frame, in cool light, or any
     of these. No test scores."""
     output_dir: Path | None = None
     """Folder of the study: a folder a trial, and the answer. Default: runs/sweeps/STUDY."""
-    data: Literal["auto", "isic2016", "synthetic"] = "auto"
+    data: Data = "auto"
     """auto: ISIC 2016 where it is found, else drawn pictures, said loudly."""
     data_dir: Path | None = None
     """Folder that holds the four ISIC 2016 part 1 folders. Else ISIC_SMP_DATA, else ./data/isic2016."""
