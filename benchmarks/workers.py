@@ -19,6 +19,7 @@ from pathlib import Path
 ABOVE = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(ABOVE), str(ABOVE / "tests")]
 
+# After the path is set, which the project's own ones are found by.
 import optuna  # noqa: E402
 from common import report  # noqa: E402
 from postgres_server import private_server  # noqa: E402

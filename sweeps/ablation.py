@@ -58,10 +58,10 @@ class AblationOptions(Options):
 
 
 def has(recipe: Recipe, part: str) -> bool:
-    """Whether leaving the part out changes the recipe."""
-    if part == "Dice loss":
+    """Whether leaving the part out changes what is trained."""
+    if part == "Dice loss":  # any other loss would be replaced, not lose a part
         return recipe.loss == "bce_dice"
-    if part == "encoder's own rate" and recipe.freeze:
+    if part == "encoder's own rate" and recipe.freeze:  # which no frozen encoder uses
         return False
     return dataclasses.replace(recipe, **WITHOUT[part]) != recipe
 
@@ -88,9 +88,8 @@ def plan(options: AblationOptions) -> Plan:
     )
 
 
-def recipe_settings(params: Params, base: Recipe) -> dict:
+def recipe_settings(params: Params, _: Recipe) -> dict:
     """The whole recipe, or one without a part."""
-    del base
     part = params["recipe"].removeprefix("without ")
     return {"seed": params["seed"], **({} if part == WHOLE else WITHOUT[part])}
 

@@ -25,7 +25,7 @@ def find_data(run: ScoredRun, data_dir: Path | None, *, cache_dir: Path) -> Lesi
         return f"the runs worked on data of their own ({name or 'unnamed'})"
     try:
         kind = "auto" if data_dir or os.environ.get(VARIABLE) else name
-        data, _ = resolve_data(kind, data_dir, cache_dir=cache_dir)  # type: ignore[arg-type]
+        data, _ = resolve_data(kind, data_dir, cache_dir=cache_dir)  # type: ignore[arg-type]  # one of the two
     except UserError as error:
         if data_dir:
             raise

@@ -166,9 +166,8 @@ def _note_official(report: Audit, looked: list[_Looked]) -> None:
     here = set(ids["training"] + ids["test"])
     report.official = {name: len(here & official) for name, official in lists.items()}
     if not is_synthetic(report.root):
-        limit = (
-            None if any(report.official.values()) else 3
-        )  # of other data in the same layout, all are unknown
+        # Of other data in the same layout all ids are unknown: three say so.
+        limit = None if any(report.official.values()) else 3
         report.problems += misplaced_ids(training=ids["training"], test=ids["test"], limit=limit)
 
 

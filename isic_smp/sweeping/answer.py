@@ -28,11 +28,8 @@ class Findings:
     data: LesionData
     folder: Path
     tracking_uri: str
-
-    @property
-    def tested(self) -> bool:
-        """Whether test images were scored."""
-        return self.plan.tested and bool(self.data.test)
+    tested: bool
+    """Whether test images were scored."""
 
 
 @dataclass(frozen=True)

@@ -143,7 +143,8 @@ class Session:
                 raise UserError(
                     f"no trial of {self.study.study_name} was completed: {next(iter(reasons), '')[:300]}"
                 )
-            if self.plan.tested and self.data.test:
+            tested = self.plan.tested and bool(self.data.test)
+            if tested:
                 score_tests(
                     self.study,
                     collect(self.study, picked, self.folder),
@@ -159,6 +160,7 @@ class Session:
                 data=self.data,
                 folder=self.folder,
                 tracking_uri=self.run.tracking_uri,
+                tested=tested,
             )
             text = write_answer(findings, make(findings), run=self.run)
         if register is not None:

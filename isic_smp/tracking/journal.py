@@ -51,9 +51,8 @@ class Journal:
         try:
             self._drop_half_line()
             self._descriptor = os.open(self.path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
-            if (
-                self.sent > self.size
-            ):  # a power cut took lines that had arrived, and left the note that they had
+            # A power cut may have taken lines that had arrived, and left the note that they had.
+            if self.sent > self.size:
                 self.mark_sent(self.size)
         except OSError:
             self._lock.release()

@@ -53,6 +53,7 @@ def test_the_front_is_named_and_drawn_and_each_network_timed(tmp_path, monkeypat
         data=LesionData("isic2016", tmp_path, (), (), (), "", {}),
         folder=tmp_path,
         tracking_uri="",
+        tested=True,
     )
     found = trade_answer.trade_answer(
         findings, label=lambda params: f"{params['decoder_depth']} steps", group=lambda params: "frozen"
