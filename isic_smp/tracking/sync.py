@@ -54,12 +54,12 @@ def sync_journal(folder: Path, *, tracking_uri: str | None) -> tuple[int, int]:
         try:
             send_pending(journal, MlflowClient(uri), run_id)
         except RunAway as error:
-            begun = start.get("tracking_uri")
+            begun, here = start.get("tracking_uri"), without_password(uri)  # as the journal has it
             elsewhere = (
-                f"; it was begun in {begun}: name that by --tracking-uri" if begun not in (None, uri) else ""
+                f"; it was begun in {begun}: name that by --tracking-uri" if begun not in (None, here) else ""
             )
             raise UserError(
-                f"cannot send {folder} to {without_password(uri)}: {error}{elsewhere}; the journal keeps it all"
+                f"cannot send {folder} to {here}: {error}{elsewhere}; the journal keeps it all"
             ) from None
         except Exception as error:  # MLflow raises its own and those of whatever stores the artifacts
             raise UserError(
