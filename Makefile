@@ -34,6 +34,7 @@ lint: install
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	.ci/secrets
 
 clean:
 	rm -rf .venv $(OLDEST) .pytest_cache .mypy_cache .ruff_cache
