@@ -222,6 +222,10 @@ def test_goes_on_where_it_was_left_and_repeats_what_changed_or_went_missing(imag
     run(first[0], "--model", model, "--out", out, "--overlays")
     assert files(out / "overlays") == [f"{first[0].stem}_overlay.jpg"]
     assert len(rows(out)) == 5
+    # and goes where the picture changed and is predicted without
+    os.utime(first[0], (later, later))
+    run(first[0], "--model", model, "--out", out)
+    assert files(out / "overlays") == []
 
 
 def test_an_image_that_another_older_file_took_the_place_of_is_predicted_again(model, tmp_path):

@@ -43,7 +43,8 @@ def write_files(
     figures.effects(comparisons, drawn / "effects.png")
     pictures = {"Effects": [drawn / "effects.png"]}
     for n, comparison in enumerate(comparisons, start=1):
-        end = f"-{n}-{comparison.b.slug}.png" if len(comparisons) > 1 else ".png"
+        number = f"{n:0{len(str(len(comparisons)))}}"  # so that MLflow, which sorts names, keeps their order
+        end = f"-{number}-{comparison.b.slug}.png" if len(comparisons) > 1 else ".png"
         shown = [drawn / f"scatter{end}", drawn / f"differences{end}"]
         figures.scatter(comparison, shown[0])
         figures.differences(comparison, shown[1])

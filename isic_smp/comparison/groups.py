@@ -1,5 +1,6 @@
 """Runs of one recipe under several seeds, taken together."""
 
+import hashlib
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,6 +14,8 @@ from isic_smp.comparison.runs import ScoredRun
 
 LONGEST_LABEL = 3
 """Differing settings that still make a readable label."""
+LONGEST_SLUG = 80
+"""Characters; a file's name of two of them, and a metric's, stay below the 250 that file systems and MLflow take."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -24,8 +27,11 @@ class Group:
 
     @property
     def slug(self) -> str:
-        """The label, fit for names of files and metrics."""
-        return re.sub(r"[^\w.]+", "-", self.label).strip("-.") or "group"
+        """The label, fit for names of files and metrics: a long one is cut, and told from others by a digest."""
+        slug = re.sub(r"[^\w.]+", "-", self.label).strip("-.") or "group"
+        if len(slug) <= LONGEST_SLUG:
+            return slug
+        return f"{slug[: LONGEST_SLUG - 9]}-{hashlib.sha256(self.label.encode()).hexdigest()[:8]}"
 
     @cached_property
     def scores(self) -> np.ndarray:

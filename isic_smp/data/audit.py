@@ -6,7 +6,7 @@ The words of a refusal are those of `pairs.py`, `images.py` and `isic2016.py`, w
 import dataclasses
 import hashlib
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,7 +15,7 @@ from typing import Any
 from tqdm import tqdm
 
 from isic_smp.data.duplicates import Sketch, look_alikes, near_duplicates, sketch
-from isic_smp.data.isic2016 import TEST, TRAINING, has_isic2016, misplaced_ids, split_lists
+from isic_smp.data.isic2016 import SPLIT_NAMES, TEST, TRAINING, has_isic2016, misplaced_ids, split_lists
 from isic_smp.data.pairs import Pair, read_pair, scan_pairs
 from isic_smp.data.synthetic import is_synthetic
 from isic_smp.errors import UserError
@@ -169,6 +169,16 @@ def _note_official(report: Audit, looked: list[_Looked]) -> None:
         # Of other data in the same layout all ids are unknown: three say so.
         limit = None if any(report.official.values()) else 3
         report.problems += misplaced_ids(training=ids["training"], test=ids["test"], limit=limit)
+        report.problems += _empty_splits(report.official, ids)
+
+
+def _empty_splits(official: Mapping[str, int], ids: Mapping[str, list[str]]) -> list[str]:
+    """The splits of which no image is there, where others of their side are: a side without any has been said."""
+    sides = {"train": "training", "val": "training", "test": "test"}
+    empty = [
+        name for name, side in sides.items() if ids[side] and any(official.values()) and not official[name]
+    ]
+    return [f"no image of the {SPLIT_NAMES[name]} split" for name in empty]
 
 
 def _note_twins(report: Audit, looked: list[_Looked], progress: bool) -> None:

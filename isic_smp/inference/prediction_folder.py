@@ -135,7 +135,10 @@ class PredictionFolder:
         return {kind: path for kind, path in self._all_paths(name).items() if wanted[kind]}
 
     def add(self, row: Row) -> None:
-        """Record an image whose files are written."""
+        """Record an image whose files are written; of the kinds not wanted now, older ones that show another mask go."""
+        for kind, path in self._all_paths(row.id).items():
+            if kind not in self.paths(row.id):
+                path.unlink(missing_ok=True)
         self.rows[Path(row.image)] = row
         self._failed_before.pop(row.image, None)
         self._record.write(json.dumps(dataclasses.asdict(row)) + "\n")

@@ -65,6 +65,7 @@ class Plan:
             "base": self.base.to_dict(),
             "varied": {name: distribution_to_json(d) for name, d in self.distributions.items()},
             "objectives": list(self.objectives),
+            "pruner": type(self.pruner).__name__,
         }
 
 

@@ -86,6 +86,9 @@ def _check_same(name: str, known: dict[str, Any], plan: Plan) -> None:
     ]
     if list(known["objectives"]) != now["objectives"]:
         differing.append("the objectives differ")
+    pruner = known.get("pruner", now["pruner"])  # a release that did not note it began the study
+    if pruner != now["pruner"]:
+        differing.append(f"pruner {pruner} there, {now['pruner']} here")
     if differing:
         raise UserError(
             f"the study {name} exists and tries something else ({'; '.join(differing)}): "

@@ -104,6 +104,10 @@ def _impossible_network(recipe: "Recipe") -> list[str]:
             recipe.size >= stride and recipe.size % stride == 0,
             f"size must be a multiple of the encoder's output stride {stride}, got {recipe.size}",
         ),
+        (
+            recipe.size > stride or recipe.batch_size > 1,
+            f"batch_size 1 needs a size above the encoder's output stride {stride}: BatchNorm cannot train on one value",
+        ),
         (1 <= steps <= depth, f"decoder_depth must be from 1 to {depth} for this encoder, got {steps}"),
         (
             channels is None or (len(channels) == steps and min(channels, default=0) >= 1),

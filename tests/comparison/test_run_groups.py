@@ -27,6 +27,13 @@ def test_two_seeds_of_one_recipe_are_compared_with_each_other():
     ] * 4
 
 
+def test_names_of_files_stay_short_and_differ_however_long_the_labels_are():
+    name = "x" * 300
+    slugs = [group.slug for group in group_runs([some_run(f"{name}{n}") for n in range(2)], each=True)]
+    assert len(set(slugs)) == 2
+    assert max(map(len, slugs)) <= 100
+
+
 @pytest.mark.parametrize(
     ("recipes", "labels"),
     [

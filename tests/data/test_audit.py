@@ -112,6 +112,7 @@ def test_known_duplicates_of_isic_2016_are_reported_and_shown(isic_dir, tmp_path
         for i in (0, 1)
     }
     chosen = twins | {"ISIC_0001134", "ISIC_0010016", "ISIC_0009883", "ISIC_0010092"}
+    chosen.add(min(split_lists()["val"] & {it.stem for it in (isic_dir / TRAINING[0]).iterdir()}))
     for folder in FOLDERS:
         (tmp_path / "isic" / folder).mkdir(parents=True)
         for file in (isic_dir / folder).iterdir():
@@ -139,6 +140,16 @@ def test_ids_of_the_wrong_side_are_a_problem(isic_dir, tmp_path):
     problems = audit(tmp_path, progress=False).problems
     assert f"1 training images are official test images ({id})" in problems
     assert f"1 images are in training and in test ({id} = ISIC_0009999)" in problems
+
+
+def test_a_split_without_an_image_is_a_problem_as_loading_has_it(isic_dir, tmp_path):
+    here = {it.stem for it in (isic_dir / TRAINING[0]).iterdir()}
+    for id in sorted(split_lists()["train"] & here)[:2]:
+        for folder, name in zip(TRAINING, (f"{id}.jpg", f"{id}_Segmentation.png"), strict=True):
+            (tmp_path / folder).mkdir(exist_ok=True)
+            shutil.copy(isic_dir / folder / name, tmp_path / folder / name)
+    problems = audit(tmp_path, progress=False).problems
+    assert [it for it in problems if TEST[0] not in it] == ["no image of the validation split"]
 
 
 def test_other_data_in_the_layout_are_said_to_be_refused_as_loading_does(data):

@@ -11,6 +11,7 @@ import optuna
 import pytest
 import simulated_study
 from optuna.distributions import CategoricalDistribution
+from optuna.pruners import MedianPruner
 from optuna.trial import TrialState
 
 from isic_smp.errors import UserError
@@ -189,6 +190,9 @@ def test_a_study_is_filled_up_but_not_mixed(url):
     )
     with pytest.raises(UserError, match="tries something else"):
         open_study("s", other, url=url, heartbeat=HEARTBEAT)
+    pruned = dataclasses.replace(plan(2), pruner=MedianPruner())
+    with pytest.raises(UserError, match=r"\(pruner NopPruner there, MedianPruner here\)"):
+        open_study("s", pruned, url=url, heartbeat=HEARTBEAT)
 
 
 def test_a_study_of_a_release_with_fewer_settings_is_gone_on_with(url):

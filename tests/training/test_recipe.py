@@ -52,6 +52,7 @@ def test_every_problem_is_said_at_once():
         {"decoder_depth": 5},
         {"decoder_depth": 0},
         {"encoder_depth": 5},
+        {"size": 16, "batch_size": 1},
         {"decoder_depth": 2, "decoder_channels": (8, 8, 8)},
         {"freeze": True, "freeze_epochs": 3},
         {"freeze_epochs": 25},
