@@ -134,6 +134,12 @@ def load_bundle(spec: str | Path, *, tracking_uri: str | None = None) -> Bundle:
 def _find_folder(path: Path) -> Path:
     """The model folder that `path` means."""
     if path.is_file():
+        # An exported file or a checkpoint beside a model need not be that model.
+        if path.name not in (CONFIG, WEIGHTS, BUNDLE):
+            raise UserError(
+                f"{path} is no file of a saved model ({CONFIG}, {WEIGHTS}, {BUNDLE}): expected {SPEC_HELP}; "
+                "exported files (.onnx, .xml, .pt2) are for predict alone"
+            )
         path = path.parent
     for folder in (path, path / OUTPUT_FOLDER):
         if (folder / BUNDLE).is_file():

@@ -47,6 +47,16 @@ def test_a_folder_its_run_and_a_file_in_it_name_the_same_model(spec, saved):
     assert same_output(load(str(saved / spec)), upconvnet())
 
 
+@pytest.mark.parametrize("name", ["model.onnx", "best.safetensors", "last.pt", "model/model.onnx"])
+def test_another_file_beside_a_model_is_not_taken_for_it(name, saved):
+    """Scores that are printed for an exported file or a checkpoint must not be those of the model beside it."""
+    file = saved.parent / name
+    file.write_bytes(b"another model")
+    with pytest.raises(UserError, match=f"^{file} is no file of a saved model.* predict") as refused:
+        load(file)
+    assert "\n" not in str(refused.value)
+
+
 def test_smp_reads_the_folder_itself(saved):
     assert same_output(smp.from_pretrained(saved).eval(), upconvnet())
 
