@@ -13,6 +13,7 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
+from isic_smp.errors import UserError
 from isic_smp.processors import processors
 
 
@@ -53,8 +54,12 @@ class Ranks:
 
 @contextlib.contextmanager
 def join_ranks() -> Iterator[Ranks]:
-    """The ranks that torchrun started (environment RANK, WORLD_SIZE, LOCAL_RANK), or one alone."""
-    world = int(os.environ.get("WORLD_SIZE", "1"))
+    """The ranks that torchrun started (environment RANK, WORLD_SIZE, LOCAL_RANK), or one alone.
+
+    Raises:
+        UserError: the environment speaks of several processes, but not as torchrun does.
+    """
+    world = _world()
     if world == 1:
         yield Ranks()
         return
@@ -73,3 +78,16 @@ def join_ranks() -> Iterator[Ranks]:
         yield ranks
     finally:
         dist.destroy_process_group()
+
+
+def _world() -> int:
+    """The number of processes; schedulers set WORLD_SIZE too, without all that it takes to meet the others."""
+    size = os.environ.get("WORLD_SIZE") or "1"
+    way_out = "start several processes by torchrun, or unset WORLD_SIZE for one alone"
+    if not size.isdecimal() or int(size) < 1:
+        raise UserError(f"WORLD_SIZE is {size!r}, expected a whole number from 1 on: {way_out}")
+    needed = ("RANK", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")
+    if int(size) > 1 and (unset := [name for name in needed if not os.environ.get(name)]):
+        are = "is" if len(unset) == 1 else "are"
+        raise UserError(f"WORLD_SIZE is {size}, but {', '.join(unset)} {are} not set: {way_out}")
+    return int(size)
