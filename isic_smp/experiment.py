@@ -6,6 +6,7 @@
 import contextlib
 import dataclasses
 import json
+import shlex
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -176,7 +177,9 @@ def run_experiment(
             if log is not None:
                 log.fail(error)
             if isinstance(error, KeyboardInterrupt):
-                go_on = f"go on with the same command, --output-dir {output_dir} and --resume"
+                go_on = (
+                    f"go on with the same command, --output-dir {shlex.quote(str(output_dir))} and --resume"
+                )
                 raise KeyboardInterrupt(go_on) from None
             raise
 

@@ -126,17 +126,23 @@ def run_id_of(run: str) -> str:
     """The run id that `run` means: an id, `runs:/ID`, or an output folder, which notes it.
 
     Raises:
-        UserError: none of these.
+        UserError: none of these, or a run that MLflow does not know yet.
     """
     from isic_smp.inference.from_mlflow import RUN
-    from isic_smp.tracking.run_note import RUN_FILE
+    from isic_smp.tracking.run_note import OFFLINE, RUN_FILE
 
     if named := RUN.fullmatch(run):
         return named["run_id"]
     try:
-        return str(json.loads((Path(run) / RUN_FILE).read_text(encoding="utf-8"))["run_id"])
+        noted = str(json.loads((Path(run) / RUN_FILE).read_text(encoding="utf-8"))["run_id"])
     except (OSError, ValueError, KeyError):
         raise UserError(f"no run {run!r}: expected a run id, runs:/ID, or a run's --output-dir") from None
+    if noted.startswith(OFFLINE):
+        raise UserError(
+            f"{run} was trained with --offline and MLflow does not know it yet; "
+            f"send it first: python -m isic_smp.sync {shlex.quote(run)}"
+        )
+    return noted
 
 
 def table(versions: "Sequence[ModelVersion]", store: str) -> str:

@@ -9,6 +9,7 @@
 Ctrl-C ends it with a checkpoint; --resume with the same --output-dir goes on from there.
 """
 
+import shlex
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -124,18 +125,21 @@ def register(result: "Result", name: str, *, tracking_uri: str | None) -> str:
     Raises:
         UserError: MLflow does not take it, or not yet; the run itself is complete.
     """
+    from isic_smp.store import without_password
     from isic_smp.tracking.registry import Registry
 
+    # Both commands can be given as they are printed, wherever the run was sent.
+    store = f" --tracking-uri {shlex.quote(without_password(tracking_uri))}" if tracking_uri else ""
     try:
         version = Registry(tracking_uri).register(result.run_id, name).version
     except UserError as error:
-        again = f"python -m isic_smp.registry register {result.output_dir} --name {name}"
+        again = f"python -m isic_smp.registry register {shlex.quote(str(result.output_dir))} --name {shlex.quote(name)}{store}"
         raise UserError(
             f"the run is complete, but not registered ({error}); try again with {again}"
         ) from None
     return (
-        f"registered as {name} version {version}; to use it: python -m isic_smp.registry promote {name} "
-        f"--version {version}"
+        f"registered as {name} version {version}; to use it: python -m isic_smp.registry promote "
+        f"{shlex.quote(name)} --version {version}{store}"
     )
 
 

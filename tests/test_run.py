@@ -258,33 +258,33 @@ def test_sigterm_marks_the_run_and_resume_ends_it_as_if_nothing_had_been(client,
         save(checkpoints, state)
         signal.raise_signal(signal.SIGTERM)
 
-    words = ["--freeze", "--resume", "--output-dir", "out/cut"]
+    words = ["--freeze", "--resume", "--output-dir", "out/cut short"]
     with monkeypatch.context() as patched:
         patched.setattr(Checkpoints, "save_last", save_and_stop)
         stopped = again(*words)
     assert stopped.returncode == 130, stopped.stderr
     assert stopped.stderr.splitlines()[-1].endswith(
-        "interrupted; go on with the same command, --output-dir out/cut and --resume"
+        "interrupted; go on with the same command, --output-dir 'out/cut short' and --resume"
     )
-    run = run_of(client, place, "cut")
+    run = run_of(client, place, "cut short")
     assert run.info.status == "KILLED"
     assert [m.step for m in client.get_metric_history(run.info.run_id, "val/iou")] == [1]
-    last = (place / "out" / "cut" / "last.pt").read_bytes()
+    last = (place / "out" / "cut short" / "last.pt").read_bytes()
     forgotten = again(*(word for word in words if word != "--resume"))
     assert forgotten.returncode == 2
     assert "holds 1 of 2 epochs of an interrupted training: --resume" in forgotten.stderr.splitlines()[-1]
-    assert (place / "out" / "cut" / "last.pt").read_bytes() == last
-    assert run_of(client, place, "cut").info.run_id == run.info.run_id
+    assert (place / "out" / "cut short" / "last.pt").read_bytes() == last
+    assert run_of(client, place, "cut short").info.run_id == run.info.run_id
     resumed = again(*words)
     assert resumed.returncode == 0, resumed.stderr
-    run = run_of(client, place, "cut")
+    run = run_of(client, place, "cut short")
     assert run.info.status == "FINISHED"
     assert [m.step for m in client.get_metric_history(run.info.run_id, "val/iou")] == [1, 2]
-    one, other = (place / "out" / name / "model" / "model.safetensors" for name in ("frozen", "cut"))
+    one, other = (place / "out" / name / "model" / "model.safetensors" for name in ("frozen", "cut short"))
     assert one.read_bytes() == other.read_bytes()
     anew = again(*(word for word in words if word != "--resume"))
     assert anew.returncode == 0, anew.stderr
-    assert run_of(client, place, "cut").info.run_id != run.info.run_id
+    assert run_of(client, place, "cut short").info.run_id != run.info.run_id
 
 
 def test_another_pipeline_under_the_same_name_does_not_go_on_with_a_run(client, place, again):

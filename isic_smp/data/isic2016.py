@@ -7,6 +7,7 @@ chosen, stands in `splits/` and `make_split.py`. Of the 24 pairs of images that 
 (`splits/near_duplicates.txt`), 13 lie on both sides of the official split, 11 within training.
 """
 
+import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib import resources
@@ -73,7 +74,7 @@ def load_isic2016(root: Path, *, cache_dir: Path | None = None) -> LesionData:
     if missing := [folder for folder in FOLDERS if not (root / folder).is_dir()]:
         raise UserError(
             f"no complete ISIC 2016 data in {root}: it lacks the folder {some(missing, limit=4)}; "
-            f"`python -m isic_smp.data download --data-dir {root}` fetches all four"
+            f"`python -m isic_smp.data download --data-dir {shlex.quote(str(root))}` fetches all four"
         )
     lists = split_lists()
     pairs = {

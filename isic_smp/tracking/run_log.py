@@ -14,6 +14,7 @@ import getpass
 import json
 import logging
 import os
+import shlex
 import time
 import uuid
 from collections.abc import Mapping, Sequence
@@ -286,7 +287,7 @@ class RunLog:
         self.finish("FINISHED" if kind is None else "KILLED" if stopped else "FAILED")
 
     def _later(self) -> str:
-        return f"send it later: python -m isic_smp.sync {self.journal.folder}"
+        return f"send it later: python -m isic_smp.sync {shlex.quote(str(self.journal.folder))}"
 
     def _append(self, kind: str, **fields: Any) -> None:
         self._write([{"kind": kind, **fields}])

@@ -151,8 +151,10 @@ def test_damaged_notes_of_digests_are_made_again(tiny, tmp_path):
 
 def test_a_missing_folder_is_named_with_the_way_to_get_it(tiny):
     shutil.rmtree(tiny / TEST[1])
-    with pytest.raises(UserError, match=rf"lacks the folder {TEST[1]}; .*isic_smp\.data download"):
-        load_isic2016(tiny)
+    there = tiny.rename(tiny.with_name("ISIC 2016"))
+    way = rf"lacks the folder {TEST[1]}; .*isic_smp\.data download --data-dir '{there}'"
+    with pytest.raises(UserError, match=way):
+        load_isic2016(there)
 
 
 def test_an_image_without_mask_is_refused(tiny):

@@ -1,7 +1,9 @@
 """Registering runs, and letting one version replace another only on evidence."""
 
 import csv
+import dataclasses
 import os
+import shlex
 import shutil
 import subprocess
 import sys
@@ -16,13 +18,16 @@ import torch
 from isic_smp import UpConvNet
 from isic_smp import registry as command
 from isic_smp.errors import UserError
+from isic_smp.experiment import Result
 from isic_smp.inference.from_mlflow import MODEL_FOLDER
 from isic_smp.inference.load import load, save_bundle
 from isic_smp.inference.predictor import Predictor
 from isic_smp.inference.preprocessing import Preprocessing
 from isic_smp.inference.program_file import checked_program
+from isic_smp.run import register
 from isic_smp.tracking.mlflow_model import save_mlflow_model
 from isic_smp.tracking.registry import Registry
+from isic_smp.tracking.run_note import OFFLINE, RunNote
 from isic_smp.training.metrics import METRICS
 
 from .conftest import WITHOUT_THE_TRAINING_CODE
@@ -299,6 +304,32 @@ def test_the_command_registers_promotes_lists_and_shows(finish_run, store, tmp_p
     assert "version 1 (champion)" in run("show", "lesions")
     with pytest.raises(UserError, match="no run 'nowhere'"):
         run("register", "nowhere", "--name", "lesions")
+    offline = RunNote(tmp_path / "off line")
+    offline.begin(resume=False)
+    offline.write(f"{OFFLINE}1")
+    send = f"python -m isic_smp.sync '{tmp_path / 'off line'}'"
+    with pytest.raises(UserError, match=f"trained with --offline .* send it first: {send}$"):
+        run("register", str(tmp_path / "off line"), "--name", "lesions")
+
+
+def test_what_run_says_to_give_next_names_the_same_model_in_the_same_store(
+    finish_run, store, tmp_path, capsys, monkeypatch
+):
+    """A folder or a name with a space, and a store that no variable names: the line is copied as it stands."""
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    monkeypatch.chdir(tmp_path)
+    RunNote(Path("my runs")).write(finish_run())
+    result = Result(Path("my runs"), "0" * 32, None, None, None, "")
+    with pytest.raises(UserError, match="complete, but not registered") as refused:
+        register(result, "my lesions", tracking_uri=store)
+
+    def give(line: str) -> str:
+        command.main(shlex.split(line.split("python -m isic_smp.registry ")[1]))
+        return capsys.readouterr().out
+
+    assert "models:/my lesions/1" in give(str(refused.value))
+    said = register(dataclasses.replace(result, run_id=finish_run()), "my lesions", tracking_uri=store)
+    assert "my lesions: champion is version 2" in give(said)
 
 
 def test_help_comes_at_once_without_heavy_imports():

@@ -302,16 +302,17 @@ def test_a_server_that_is_away_costs_nothing_and_gets_all_later(client, store, t
     """The same journal code as with a live server; the run was made while it still answered."""
     dead = f"http://127.0.0.1:{free_port()}"
     run_id = client.create_run("0").info.run_id
-    log = RunLog(Journal(tmp_path / "out" / run_id), run_id=run_id, experiment_id="0", tracking_uri=dead)
+    out = tmp_path / "my runs"
+    log = RunLog(Journal(out / run_id), run_id=run_id, experiment_id="0", tracking_uri=dead)
     began = time.monotonic()
     for epoch in range(200):
         log.log_metrics({"val/dice": epoch / 200}, step=epoch)
     assert time.monotonic() - began < 2, "the caller waited for the server"
     log_some_of_everything(log, tmp_path)
     assert log.finish(timeout=1) is False
-    assert f"python -m isic_smp.sync {tmp_path / 'out' / run_id}" in caplog.text
+    assert f"python -m isic_smp.sync '{out / run_id}'" in caplog.text
 
-    [folder] = find_journals([tmp_path / "out"])
+    [folder] = find_journals([out])
     with pytest.raises(UserError, match="cannot be used"):
         sync_journal(folder, tracking_uri=None)
     sync_journal(folder, tracking_uri=store)
