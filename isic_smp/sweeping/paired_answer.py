@@ -34,6 +34,7 @@ def paired_answer(
     """
     split: Split = "test" if findings.tested else "validation"
     parts, files = [table(findings.cells)], []
+    values = [cell[across] for cell in findings.plan.cells]
     asked: dict[str, list[Cell]] = {}
     for cell in findings.cells:
         key = json.dumps({name: cell.params[name] for name in within})
@@ -41,6 +42,8 @@ def paired_answer(
     for key, members in asked.items():
         if len(members) < 2:
             continue
+        # Cells come as they were first completed; a trial of the first value that failed must not change the question.
+        members.sort(key=lambda cell: values.index(cell.params[across]))
         where = " ".join(map(str, json.loads(key).values()))
         # The trials of a cell, one a seed, are the runs of a group.
         runs = [
