@@ -1,7 +1,6 @@
 """What more training pictures bring: the default recipe on ever more of them, scored on the same test images.
 
 python benchmarks/learning_curve.py --data-dir DIR --encoder-weights FILE --work-dir DIR [--images 190 380] [--seeds 2]
-python benchmarks/learning_curve.py … --epochs 100 --settings "--freeze"
 
 Each seed puts the training images into an order of its own and takes the first so many of them, so what is added is
 new and what was there stays. Fewer images are seen so many times more often: every run takes as many steps as the
@@ -11,7 +10,6 @@ results/learning_curve.json and docs/images/learning_curve.png.
 """
 
 import argparse
-import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -35,7 +33,6 @@ def main() -> None:
     words.add_argument("--images", type=int, nargs="+", default=[190, 380], help="besides all of them")
     words.add_argument("--seeds", type=int, default=2)
     words.add_argument("--epochs", type=int, default=50, help="over all images")
-    words.add_argument("--settings", default="", help="further words for isic_smp.run, in quotes")
     options = words.parse_args()
 
     from isic_smp.data.isic2016 import load_isic2016
@@ -51,54 +48,46 @@ def main() -> None:
         models = [trained(options, size, everything, seed) for seed in range(options.seeds)]
         found[size] = {way: [test_scores(options, model, way) for model in models] for way in ASKED}
     title = f"Test images, each at its own size; mean ± standard deviation over {options.seeds} seeds"
-    report("learning_curve", {title: as_table(found)}, epochs=options.epochs, settings=options.settings)
+    report("learning_curve", {title: as_table(found)}, epochs=options.epochs)
     draw(found)
 
 
 def trained(options: argparse.Namespace, size: int, everything: int, seed: int) -> Path:
     """The saved model of `size` training images, trained now or before."""
+    epochs = round(options.epochs * everything / size)
     place = options.work_dir.resolve() / "learning_curve"
-    folder = place / f"{size}-s{seed}"
+    folder = place / f"{size}-images-{epochs}-epochs-s{seed}"
     if not (folder / "model" / "isic_smp.json").exists():
-        data = (
-            options.data_dir
-            if size == everything
-            else some_of(options, size, seed, place / f"data-{size}-s{seed}")
-        )
-        epochs = round(options.epochs * everything / size)
+        place.mkdir(parents=True, exist_ok=True)
+        data = options.data_dir.resolve()
+        if size < everything:
+            data = some_of(data, size, seed, place / f"data-{size}-s{seed}")
         command = [
             *[sys.executable, "-m", "isic_smp.run", "--epochs", str(epochs), "--seed", str(seed)],
-            *["--data-dir", str(data.resolve()), "--encoder-weights", str(options.encoder_weights.resolve())],
-            *[
-                "--output-dir",
-                str(folder),
-                "--resume",
-                "--cache-dir",
-                str(options.work_dir.resolve() / "cache"),
-            ],
-            *shlex.split(options.settings),
+            *["--data-dir", str(data), "--encoder-weights", str(options.encoder_weights.resolve())],
+            *["--cache-dir", str(options.work_dir.resolve() / "cache")],
+            *["--output-dir", str(folder), "--resume"],
         ]
-        place.mkdir(parents=True, exist_ok=True)
         with (place / "log.txt").open("a") as log:
             subprocess.run(command, cwd=place, check=True, stdout=log, stderr=log)
     return folder / "model"
 
 
-def some_of(options: argparse.Namespace, size: int, seed: int, folder: Path) -> Path:
+def some_of(data_dir: Path, size: int, seed: int, folder: Path) -> Path:
     """A data folder with links to the test and validation images and to `size` of the training ones."""
     import numpy as np
 
     from isic_smp.data.isic2016 import FOLDERS, load_isic2016
 
-    data = load_isic2016(options.data_dir)
+    data = load_isic2016(data_dir)
     order = np.random.default_rng(seed).permutation(len(data.train))
     pairs = [*data.val, *data.test, *(data.train[i] for i in order[:size])]
     for name in FOLDERS:
         (folder / name).mkdir(parents=True, exist_ok=True)
-    for file in (file.resolve() for pair in pairs for file in (pair.image, pair.mask)):
-        link = folder / file.parent.name / file.name
+    for file in (file for pair in pairs for file in (pair.image, pair.mask)):
+        link = folder / file.relative_to(data_dir)
         if not link.is_symlink():
-            link.symlink_to(file)
+            link.symlink_to(file.resolve())
     return folder
 
 

@@ -83,23 +83,24 @@ def found_twins(data_dir: Path, model: str) -> list[Twin]:
         experts = [mask > 0 for mask in masks]
         one, other = (square(image) for image in images)
         move = movement(one, other)
-        seen = moved(np.ones((SIDE, SIDE)), move) > 0.99
-
-        def laid(pair: Sequence[np.ndarray], move: np.ndarray = move, seen: np.ndarray = seen) -> Any:
-            first, second = (square(mask.astype(np.float32)) for mask in pair)
-            return (first > 0.5) & seen, (moved(second, move) > 0.5) & seen
-
         twins.append(
             Twin(
                 ids=ids,
                 tested=(ids[0] in test, ids[1] in test),
                 pictures=(one, moved(other, move)),
-                experts=laid(experts),
-                drawn=laid(drawn),
+                experts=laid_together(experts, move),
+                drawn=laid_together(drawn, move),
                 own=(iou(drawn[0], experts[0]), iou(drawn[1], experts[1])),
             )
         )
     return twins
+
+
+def laid_together(masks: Sequence[np.ndarray], move: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The masks of the first and the second picture, bool (SIDE, SIDE) each, where both pictures are."""
+    first, second = (square(mask.astype(np.float32)) for mask in masks)
+    both = moved(np.ones((SIDE, SIDE)), move) > 0.99
+    return (first > 0.5) & both, (moved(second, move) > 0.5) & both
 
 
 def square(image: np.ndarray) -> np.ndarray:
@@ -116,11 +117,11 @@ def movement(one: np.ndarray, other: np.ndarray) -> np.ndarray:
     """The affine map, (2, 3), from places in one picture to the same places in the other.
 
     Features that agree on a similarity (RANSAC) give the start, the pictures' detail the rest (Evangelidis and Psarakis,
-    10.1109/TPAMI.2008.113).
+    10.1109/TPAMI.2008.113); finer than `isic_smp.data.duplicates`, which need only tell whether two show one lesion.
     """
     grey = [cv2.cvtColor(picture, cv2.COLOR_RGB2GRAY) for picture in (one, other)]
     even = cv2.createCLAHE(clipLimit=2.0, tileGridSize=(4, 4))
-    finder = cv2.SIFT_create(nfeatures=1500, contrastThreshold=0.01)  # type: ignore[attr-defined]
+    finder = cv2.SIFT_create(nfeatures=1500, contrastThreshold=0.01)  # type: ignore[attr-defined]  # the stubs lack it
     (here, first), (there, second) = (finder.detectAndCompute(even.apply(picture), None) for picture in grey)
     likest = cv2.BFMatcher().knnMatch(first, second, k=2)
     sure = [best for best, next_best in likest if best.distance < 0.8 * next_best.distance]
