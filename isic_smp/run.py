@@ -128,7 +128,7 @@ def register(result: "Result", name: str, *, tracking_uri: str | None) -> str:
     from isic_smp.store import without_password
     from isic_smp.tracking.registry import Registry
 
-    # Both commands can be given as they are printed, wherever the run was sent.
+    # So that both commands can be given as they are printed, but for a password.
     store = f" --tracking-uri {shlex.quote(without_password(tracking_uri))}" if tracking_uri else ""
     try:
         version = Registry(tracking_uri).register(result.run_id, name).version

@@ -15,7 +15,7 @@ from isic_smp.comparison.runs import ScoredRun
 LONGEST_LABEL = 3
 """Differing settings that still make a readable label."""
 LONGEST_SLUG = 80
-"""Characters; a file's name of two of them, and a metric's, stay below the 250 that file systems and MLflow take."""
+"""Characters; names of files and metrics with it stay below the 250 that file systems and MLflow take."""
 
 
 @dataclass(frozen=True, eq=False)

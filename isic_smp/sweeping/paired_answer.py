@@ -34,16 +34,10 @@ def paired_answer(
     """
     split: Split = "test" if findings.tested else "validation"
     parts, files = [table(findings.cells)], []
-    values = [cell[across] for cell in findings.plan.cells]
-    asked: dict[str, list[Cell]] = {}
-    for cell in findings.cells:
-        key = json.dumps({name: cell.params[name] for name in within})
-        asked.setdefault(key, []).append(cell)
+    asked = questions(findings, across, within)
     for key, members in asked.items():
         if len(members) < 2:
             continue
-        # Cells come as they were first completed; a trial of the first value that failed must not change the question.
-        members.sort(key=lambda cell: values.index(cell.params[across]))
         where = " ".join(map(str, json.loads(key).values()))
         # The trials of a cell, one a seed, are the runs of a group.
         runs = [
@@ -81,3 +75,17 @@ def paired_answer(
             f"## {where or f'by {across}'}\n\n{sentences}\n{said}\n\n```\n{effects_table(comparisons)}\n```\n\nreport: {folder / 'report.html'}"
         )
     return Answer("\n\n".join(parts), files)
+
+
+def questions(findings: Findings, across: str, within: Sequence[str]) -> dict[str, list[Cell]]:
+    """The cells that are compared with one another, as `across` was planned, by the values of `within` as JSON.
+
+    `findings` has them as they were first completed: a trial of the first value that failed must not change which cell
+    the others are compared with.
+    """
+    planned = [cell[across] for cell in findings.plan.cells]
+    asked: dict[str, list[Cell]] = {}
+    for cell in sorted(findings.cells, key=lambda cell: planned.index(cell.params[across])):
+        key = json.dumps({name: cell.params[name] for name in within})
+        asked.setdefault(key, []).append(cell)
+    return asked

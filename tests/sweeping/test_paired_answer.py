@@ -1,0 +1,34 @@
+"""Which cells a grid's answer compares with which."""
+
+from pathlib import Path
+
+import optuna
+
+from isic_smp.data.isic2016 import LesionData
+from isic_smp.sweeping.answer import Findings
+from isic_smp.sweeping.paired_answer import questions
+from isic_smp.sweeping.plan import Plan, grid
+from isic_smp.sweeping.results import Cell
+from isic_smp.training.recipe import PRESETS
+
+
+def test_all_are_compared_with_the_first_value_whichever_was_completed_first():
+    distributions, cells = grid(seed=(0, 1), encoder=("a", "b"), way=("whole", "without x", "without y"))
+    findings = Findings(
+        study=optuna.create_study(),
+        plan=Plan(base=PRESETS["default"], distributions=distributions, cells=cells),
+        cells=[
+            Cell({"encoder": encoder, "way": way}, ())
+            for way in ("without y", "whole", "without x")
+            for encoder in ("b", "a")
+        ],
+        data=LesionData("isic2016", Path(), (), (), (), "", {}),
+        folder=Path(),
+        tracking_uri="",
+        tested=True,
+    )
+    asked = questions(findings, "way", ["encoder"])
+    assert {key: [cell.params["way"] for cell in cells] for key, cells in asked.items()} == {
+        '{"encoder": "b"}': ["whole", "without x", "without y"],
+        '{"encoder": "a"}': ["whole", "without x", "without y"],
+    }
