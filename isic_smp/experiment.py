@@ -4,8 +4,6 @@
 """
 
 import contextlib
-import dataclasses
-import json
 import shlex
 import time
 from collections.abc import Callable, Mapping
@@ -26,7 +24,6 @@ from isic_smp.data.names import Data, Group
 from isic_smp.data.pairs import Pair
 from isic_smp.data.source import default_cache_dir, resolve_data
 from isic_smp.errors import UserError
-from isic_smp.files import write_text
 from isic_smp.folder_lock import alone_in
 from isic_smp.inference.load import OUTPUT_FOLDER, save_bundle
 from isic_smp.inference.predictor import Predictor
@@ -34,6 +31,7 @@ from isic_smp.inference.scores import Scores
 from isic_smp.prepare import Place, Prepared, Say, main_first, prepare
 from isic_smp.progress import EpochBars
 from isic_smp.tracking.experiment_log import ExperimentLog
+from isic_smp.tracking.sync import check_all_sent
 from isic_smp.training.checkpoint import Checkpoints
 from isic_smp.training.device import choose_device, make_deterministic
 from isic_smp.training.distributed import join_ranks
@@ -172,7 +170,10 @@ def run_experiment(
                 return None
             if prepared.statistics is not None:
                 renew_statistics(prepared.model, recipe, **prepared.statistics, device=place.device)
-            return _finish(recipe, setup, data, diagnosis, prepared, fitted, log, place, output_dir)
+            result = _finish(recipe, setup, data, diagnosis, prepared, fitted, log, place, output_dir)
+            # Last of all: it says that nothing is left to go on with.
+            checkpoints.save_history(fitted.history)
+            return result
         except BaseException as error:
             if log is not None:
                 log.fail(error)
@@ -205,7 +206,8 @@ def _state_to_go_on_from(
 ) -> dict[str, Any] | None:
     """With `setup.resume` the last checkpoint, where it is of this training; None where training begins anew."""
     if not setup.resume:
-        check_nothing_is_lost(checkpoints, checkpoints.last.with_name(OUTPUT_FOLDER))
+        check_nothing_is_lost(checkpoints)
+        check_all_sent(checkpoints.last.parent)
         return None
     state = resumable_state(checkpoints, recipe, fingerprint)
     if state is not None and recipe.freeze:
@@ -256,7 +258,7 @@ def _start_log(
         binarize_masks=setup.binarize_masks,
         output_dir=output_dir,
         experiment=setup.experiment or (DEMO_EXPERIMENT if data.name == "synthetic" else data.name),
-        run_name=setup.run_name or output_dir.name,
+        run_name=setup.run_name or output_dir.resolve().name,
         tracking_uri=setup.tracking_uri,
         offline=setup.offline,
         parent_run_id=setup.parent_run_id,
@@ -322,8 +324,6 @@ def _finish(
     }
     model_folder = output_dir / OUTPUT_FOLDER
     save_bundle(prepared.model, prepared.preprocessing, info, model_folder)
-    history = [{**dataclasses.asdict(record), "epoch": record.epoch + 1} for record in fitted.history]
-    write_text(output_dir / "history.json", json.dumps(history, indent=1))
     log.finish(prepared.model, predictor, fitted, validation=validation, test=test, model_folder=model_folder)
     return Result(
         output_dir, log.run_id, fitted, validation.scores, test.scores if test else None, log.hint()

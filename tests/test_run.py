@@ -18,6 +18,7 @@ from small_run import draw_pictures, write_recipe
 import isic_smp
 from isic_smp import evaluate as evaluate_command
 from isic_smp import run as run_command
+from isic_smp import sync as sync_command
 from isic_smp.data.source import resolve_data
 from isic_smp.data.synthetic import make_synthetic
 from isic_smp.inference.load import load_bundle, save_bundle
@@ -117,6 +118,64 @@ def test_a_fold_is_what_is_validated_on_and_nothing_is_tested(client, place, aga
     assert "train 20 of 20, validation 10 of 10, test 0 of 0" in done.stderr
     assert "validation, 10 images" in done.stdout and "test" not in done.stdout.lower()
     assert run_of(client, place, "fold").data.tags["fold"] == "2/3"
+
+
+def test_a_run_takes_the_place_of_the_one_before_it_in_its_folder(place, again):
+    words = ["--freeze", "--epochs", "1", "--output-dir", "out/twice-used"]
+    assert again(*words).returncode == 0
+    out = place / "out" / "twice-used"
+    assert (out / "test_scores.csv").exists() and (out / "figures" / "test_dice.png").exists()
+    assert again(*words, "--fold", "1/3").returncode == 0
+    with (out / "validation_scores.csv").open() as table:
+        assert len(list(table)) == 1 + 10
+    assert [file for file in out.rglob("*test*") if "journal" not in file.parts] == []
+
+
+def test_a_second_training_in_a_folder_is_not_wiped_where_it_was_interrupted_while_it_was_scored(
+    place, again, monkeypatch
+):
+    words = ["--freeze", "--epochs", "1", "--output-dir", "out/scored"]
+    assert again(*words).returncode == 0
+
+    def interrupt(*_, **__):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr("isic_smp.experiment.score_and_observe", interrupt)
+        assert again(*words, "--seed", "1").returncode == 130
+    refused = again(*words, "--seed", "1")
+    assert refused.returncode == 2 and "holds 1 of 1 epochs of an interrupted training" in refused.stderr
+    assert again(*words, "--seed", "1", "--resume").returncode == 0
+    assert load_bundle(place / "out" / "scored").info["recipe"]["seed"] == 1
+
+
+def test_a_run_waits_until_the_files_of_the_one_before_it_are_sent(client, place, again, in_this_process):
+    words = ["--freeze", "--epochs", "1", "--offline", "--output-dir", "out/away"]
+    assert again(*words).returncode == 0
+    table = (place / "out" / "away" / "test_scores.csv").read_bytes()
+    refused = again(*words, "--seed", "1")
+    assert refused.returncode == 2
+    assert refused.stderr.splitlines()[-1].endswith(
+        "out/away holds files of an earlier run that have not been sent to MLflow: send them by python -m isic_smp.sync "
+        "out/away, or choose another --output-dir"
+    )
+    assert in_this_process(sync_command, "out/away").returncode == 0
+    first = run_of(client, place, "away").info.run_id
+    assert again(*words, "--seed", "1").returncode == 0
+    kept = client.download_artifacts(first, "scores/test_scores.csv", str(place))
+    assert Path(kept).read_bytes() == table
+
+
+def test_a_run_in_the_folder_that_one_is_in_bears_its_name(place, again, monkeypatch):
+    folder = place / "out" / "here"
+    folder.mkdir(parents=True)
+    words = [str(place / word) if (place / word).exists() else word for word in GIVEN]
+    words[-1] = str(place / "cache")
+    monkeypatch.chdir(folder)
+    done = again(*words, "--freeze", "--epochs", "1", "--offline", "--output-dir", ".")
+    assert done.returncode == 0, done.stderr
+    [start] = [json.loads(path.open().readline()) for path in folder.glob("journal/*/journal.jsonl")]
+    assert start["run_name"] == "here"
 
 
 def test_a_second_look_goes_with_the_model_and_into_its_scores(client, place, again):

@@ -2,7 +2,9 @@
 
 import dataclasses
 import json
+import logging
 import math
+import shutil
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
@@ -12,7 +14,7 @@ from torch import nn
 from isic_smp.assessment.assess import Assessment
 from isic_smp.data.cache import PixelCache
 from isic_smp.data.isic2016 import LesionData
-from isic_smp.errors import Stopped
+from isic_smp.errors import Stopped, UserError
 from isic_smp.inference.predictor import Predictor
 from isic_smp.inference.preprocessing import Preprocessing
 from isic_smp.inference.scores import Kind, Scores, write_columns
@@ -28,6 +30,8 @@ from isic_smp.tracking.run_note import RunNote
 from isic_smp.tracking.views import View
 from isic_smp.training.history import Epoch, Fit
 from isic_smp.training.recipe import Recipe
+
+logger = logging.getLogger(__name__)
 
 CASES = [f"case_{n}" for n in range(1, 5)]
 """Validation images drawn under the same keys in every run."""
@@ -162,15 +166,22 @@ class ExperimentLog:
         test: Assessment | None,
         model_folder: Path,
     ) -> None:
-        """Log final scores, pictures, tables and the model, and end the run."""
+        """Log final scores, pictures, tables and the model, and end the run.
+
+        What an earlier run left in the output folder is replaced, or removed where this one has nothing of the kind.
+        """
         self.log.log_metrics(by_section("final", _numbers(validation)), step=ONCE)
         self._draw_cases(model, "final", ONCE)
         self.log.set_tags({"kept_epoch": fitted.kept_epoch + 1, "stopped_early": fitted.stopped_early})
         figures = self.output_dir / "figures"
-        figures.mkdir(exist_ok=True)
+        shutil.rmtree(figures, ignore_errors=True)
+        figures.mkdir()
         curves([dataclasses.asdict(record) for record in fitted.history], figures / "curves.png")
         self._log_scores("validation", validation)
-        if test is not None:
+        if test is None:
+            for file in self._score_files("test"):
+                file.unlink(missing_ok=True)
+        else:
             self.log.log_metrics(by_section("test", _numbers(test)), step=ONCE)
             self._log_scores("test", test)
             dice_histogram(test.scores.own["dice"], figures / "test_dice.png")
@@ -183,13 +194,19 @@ class ExperimentLog:
     def fail(self, error: BaseException) -> None:
         """End the run as killed (interrupted, or stopped on purpose) or failed, with the reason as a tag.
 
-        What goes wrong after the run's end changes nothing in it.
+        What goes wrong after the run's end changes nothing in it. Nor does this raise, where the journal cannot be
+        written any more: the reason matters more.
         """
         if self.log.is_over:
             return
         reason = " ".join(str(error).split()) or type(error).__name__
-        self.log.set_tags({"stopped_by": f"{type(error).__name__}: {reason}"[:500]})
-        self.log.finish("KILLED" if isinstance(error, KeyboardInterrupt | Stopped) else "FAILED")
+        try:
+            self.log.set_tags({"stopped_by": f"{type(error).__name__}: {reason}"[:500]})
+            self.log.finish("KILLED" if isinstance(error, KeyboardInterrupt | Stopped) else "FAILED")
+        except UserError as unwritten:
+            logger.warning("the run is not marked as ended: %s", unwritten)
+            if not self.log.is_over:
+                self.log.abandon()
 
     def _log_datasets(self) -> None:
         # MLflow would take a fold, or data without a group, for the whole: their digests begin alike.
@@ -224,8 +241,11 @@ class ExperimentLog:
             ]
             self.log.log_image(case_grid(panels), f"test/{kind}", ONCE)
 
+    def _score_files(self, split: str) -> tuple[Path, Path]:
+        return self.output_dir / f"{split}_scores.csv", self.output_dir / f"{split}_assessment.json"
+
     def _log_scores(self, split: str, found: Assessment) -> None:
-        table, summary = self.output_dir / f"{split}_scores.csv", self.output_dir / f"{split}_assessment.json"
+        table, summary = self._score_files(split)
         write_columns(found.table(), table)
         summary.write_text(json.dumps(found.to_dict(), indent=1), encoding="utf-8")
         self.log.log_artifact(table, "scores")

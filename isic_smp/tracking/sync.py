@@ -1,6 +1,7 @@
 """Sending a run's journal after the run is over."""
 
 import dataclasses
+import shlex
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -8,7 +9,7 @@ from isic_smp.errors import UserError
 from isic_smp.store import one_line, prepare_store, without_password
 from isic_smp.tracking.journal import Entry, Journal
 from isic_smp.tracking.opening import RunRequest, open_run
-from isic_smp.tracking.run_note import RunNote
+from isic_smp.tracking.run_note import JOURNALS, RunNote
 from isic_smp.tracking.sending import RunAway, send_pending
 
 
@@ -25,6 +26,26 @@ def find_journals(folders: Iterable[Path]) -> list[Path]:
             raise UserError(f"no journal in {folder}: expected the --output-dir of a run")
         found += here
     return found
+
+
+def check_all_sent(output_dir: Path) -> None:
+    """Refuse to begin another run in a folder where an earlier one has left files that MLflow has not got yet.
+
+    The other would write its own in their place, and both would be sent as the first one's.
+
+    Raises:
+        UserError: so it is, or a journal is in use or damaged.
+    """
+    for folder in sorted(path.parent for path in (output_dir / JOURNALS).glob("*/journal.jsonl")):
+        with Journal(folder) as journal:
+            waits = any(
+                entry["kind"] == "file" and not entry["own"] for entry, _ in journal.entries(journal.sent)
+            )
+        if waits:
+            raise UserError(
+                f"{output_dir} holds files of an earlier run that have not been sent to MLflow: send them by python -m "
+                f"isic_smp.sync {shlex.quote(str(output_dir))}, or choose another --output-dir"
+            )
 
 
 def sync_journal(folder: Path, *, tracking_uri: str | None) -> tuple[int, int]:

@@ -1,9 +1,14 @@
 """What a run keeps on disk while it trains, so that it can be interrupted and resumed.
 
-`last.pt` holds everything the next epoch needs, `best.safetensors` the weights of the best epoch.
+`last.pt` holds everything the next epoch needs, `best.safetensors` the weights of the best epoch, and `history.json`,
+which comes last of all, says that the run is over: there is nothing to go on with.
 Each is written beside its name, synced and renamed: a kill at any moment leaves the former file.
 """
 
+import dataclasses
+import errno
+import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +18,8 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from isic_smp.errors import UserError
-from isic_smp.files import write_atomically
+from isic_smp.files import write_atomically, write_text
+from isic_smp.training.history import Epoch
 
 FORMAT = 1
 
@@ -24,10 +30,11 @@ class Checkpoints:
     def __init__(self, folder: Path) -> None:
         self.last = folder / "last.pt"
         self.best = folder / "best.safetensors"
+        self.history = folder / "history.json"
 
     def clear(self) -> None:
         """Begin anew: what another training left here must not be taken for this one's."""
-        for path in (self.last, self.best):
+        for path in (self.history, self.last, self.best):
             path.unlink(missing_ok=True)
 
     def save_last(self, state: dict[str, Any]) -> None:
@@ -37,7 +44,7 @@ class Checkpoints:
             try:
                 torch.save({"format": FORMAT, **state}, path)
             except RuntimeError as error:  # torch's word for a failed write
-                raise OSError(str(error)) from error
+                raise OSError(errno.EIO, str(error)) from error
 
         write_atomically(self.last, write)
 
@@ -62,6 +69,11 @@ class Checkpoints:
             )
         return state
 
+    def save_history(self, history: Sequence[Epoch]) -> None:
+        """Keep the curves of a run that is over; epochs are counted from 1, as in all that is printed."""
+        epochs = [{**dataclasses.asdict(record), "epoch": record.epoch + 1} for record in history]
+        write_text(self.history, json.dumps(epochs, indent=1))
+
     def save_best(self, weights: dict[str, Tensor], epoch: int) -> None:
         """Keep the weights of the best epoch so far."""
         plain = {name: value.detach().cpu().contiguous() for name, value in weights.items()}
@@ -70,7 +82,7 @@ class Checkpoints:
             try:
                 save_file(plain, path, metadata={"epoch": str(epoch)})
             except SafetensorError as error:
-                raise OSError(str(error)) from error
+                raise OSError(errno.EIO, str(error)) from error
 
         write_atomically(self.best, write)
 

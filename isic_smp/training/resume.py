@@ -1,7 +1,6 @@
 """Which checkpoint a training may go on from: its own recipe's, on its own data. And which it may not wipe away."""
 
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -67,12 +66,8 @@ def check_frozen_encoder(state: Mapping[str, Any], model: nn.Module, weights: st
             )
 
 
-def check_nothing_is_lost(checkpoints: Checkpoints, model_folder: Path) -> None:
-    """Refuse to begin anew where an interrupted training could go on; `fit` would delete its checkpoint.
-
-    Args:
-        checkpoints: where the run keeps them.
-        model_folder: where a run that is over has left its model.
+def check_nothing_is_lost(checkpoints: Checkpoints) -> None:
+    """Refuse to begin anew where an interrupted training could go on; its checkpoint would be deleted.
 
     Raises:
         UserError: whole epochs are there of a training that did not come to its end, or not to its model.
@@ -86,7 +81,7 @@ def check_nothing_is_lost(checkpoints: Checkpoints, model_folder: Path) -> None:
     done, recipe = len(state["history"]), completed(state["recipe"])
     patience = recipe["early_stopping"]
     trained = done >= recipe["epochs"] or 0 < patience <= done - 1 - state["best_epoch"]
-    if not (trained and model_folder.is_dir()):
+    if not (trained and checkpoints.history.exists()):
         raise UserError(
             f"{checkpoints.last} holds {done} of {recipe['epochs']} epochs of an interrupted training: --resume goes "
             "on with it; to begin anew, delete that file or choose another --output-dir"

@@ -1,11 +1,13 @@
 """What an experiment logs, and when."""
 
+import errno
 from dataclasses import replace
 
 import pytest
 
 from isic_smp.data.isic2016 import LesionData
 from isic_smp.tracking.experiment_log import PICTURES, ExperimentLog, has_pictures
+from isic_smp.tracking.journal import Journal
 from isic_smp.tracking.run_log import RunLog
 
 
@@ -14,6 +16,22 @@ def test_pictures_are_drawn_after_the_first_and_last_epoch_and_a_few_between(epo
     drawn = [step for step in range(1, epochs + 1) if has_pictures(step, epochs)]
     assert drawn[0] == 1 and drawn[-1] == epochs
     assert min(epochs, PICTURES - 1) <= len(drawn) <= PICTURES + 2
+
+
+def test_why_a_run_failed_is_not_hidden_by_a_disk_that_is_full(tmp_path, monkeypatch, caplog):
+    data = LesionData("isic2016", tmp_path, train=(), val=(), test=(), fingerprint="ab" * 32, official={})
+    log = RunLog.start(
+        experiment="e", run_name="r", params={}, tags={}, journal=tmp_path / "journals", tracking_uri=None
+    )
+
+    def full(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(log.journal, "append", full)
+    ExperimentLog(log, None, data, None, binarize_masks=False, output_dir=tmp_path).fail(ZeroDivisionError())
+    assert log.is_over
+    assert "the run is not marked as ended: cannot write the run's journal" in caplog.text
+    Journal(log.journal.folder).close()  # its lock is free again
 
 
 def test_folds_and_data_without_a_group_are_datasets_of_their_own(tmp_path):
