@@ -71,14 +71,31 @@ class Journal:
             raise OSError(28, "No space left on device", str(self.path))
 
     def entries(self, start: int = 0) -> Iterator[tuple[Entry, int]]:
-        """Each complete entry from byte `start` on, with the byte after it."""
+        """Each complete entry from byte `start` on, with the byte after it.
+
+        Raises:
+            UserError: a line is no entry: a disk or an editor has damaged the file.
+        """
         with self.path.open("rb") as lines:
             end = lines.seek(start)
             for line in lines:
                 if not line.endswith(b"\n"):
                     return  # being written at this moment
                 end += len(line)
-                yield json.loads(line), end
+                yield self._entry(line, end), end
+
+    def _entry(self, line: bytes, end: int) -> Entry:
+        try:
+            entry = json.loads(line)
+            if not isinstance(entry, dict):
+                raise TypeError
+        except (ValueError, TypeError):
+            number = self.path.read_bytes()[:end].count(b"\n")
+            raise UserError(
+                f"line {number} of {self.path} is damaged: expected an entry in JSON, got {line[:40]!r}; to do without "
+                f"it, delete the line and the file {self._sent_path.name!r} beside it"
+            ) from None
+        return entry
 
     @property
     def size(self) -> int:

@@ -3,6 +3,7 @@ import signal
 
 import pytest
 
+from isic_smp.errors import UserError
 from isic_smp.tracking.journal import Journal
 
 
@@ -23,6 +24,24 @@ def test_a_half_written_line_is_dropped_on_reopening(tmp_path):
     with Journal(tmp_path) as journal:
         journal.append({"n": 2})
         assert [entry["n"] for entry, _ in journal.entries()] == [0, 2]
+
+
+@pytest.mark.parametrize("line", ["{}{}", "[1]", '{"n": 1', "\x00\x00"])
+def test_a_damaged_line_is_named_and_without_it_the_rest_can_be_read(tmp_path, line):
+    with Journal(tmp_path) as journal:
+        journal.append({"n": 0}, {"n": 1}, {"n": 2})
+        journal.mark_sent(journal.size)
+    lines = journal.path.read_text().splitlines(keepends=True)
+    journal.path.write_text(lines[0] + line + "\n" + lines[2])
+    with (
+        Journal(tmp_path) as journal,
+        pytest.raises(UserError, match=r"line 2 of .*journal\.jsonl is damaged"),
+    ):
+        list(journal.entries())
+    journal.path.write_text(lines[0] + lines[2])
+    (tmp_path / "sent").unlink()
+    with Journal(tmp_path) as journal:
+        assert [entry["n"] for entry, _ in journal.entries(journal.sent)] == [0, 2]
 
 
 def test_what_is_logged_after_a_power_cut_is_sent_where_the_cut_took_lines_that_had_arrived(tmp_path):
