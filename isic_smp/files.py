@@ -19,6 +19,15 @@ DISK_TROUBLE = {
 """What a system answers when a disk is full, read-only, forbidden or failing: never a programming error."""
 
 
+def is_disk_trouble(error: BaseException | None) -> bool:
+    """Whether a disk's refusal is what led to `error`: nothing is wrong with what was being done."""
+    while error is not None:
+        if isinstance(error, OSError) and error.errno in DISK_TROUBLE:
+            return True
+        error = error.__cause__ or error.__context__
+    return False
+
+
 def write_atomically(path: Path, write: Callable[[Path], None], *, option: str = "--output-dir") -> None:
     """Call `write` on a neighbour of `path`, then move it into place: a kill at any moment leaves the former file.
 

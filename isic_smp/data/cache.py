@@ -10,6 +10,7 @@ One process builds at a time, in a folder that is renamed when it is complete: a
 leaves no cache, and the next build clears away what it left.
 """
 
+import errno
 import hashlib
 import json
 import os
@@ -150,7 +151,7 @@ def open_pixel_cache(
         except OSError as error:
             need = len(pairs) * 4 * size * size / 1e6
             raise UserError(
-                f"cannot write the pixel cache in {cache_dir} ({need:.0f} MB): {error}; "
+                f"cannot write the pixel cache in {cache_dir} ({need:.0f} MB): {error.strerror or error}; "
                 "make room or choose another folder"
             ) from None
     return PixelCache(folder, ids, size)
@@ -203,7 +204,7 @@ def _build(
             image, mask, original_sizes[index] = read_resized(pair, size, binarize_masks=binarize_masks)
             pixels = image.tobytes() + mask.tobytes()
             if os.pwrite(file, pixels, index * record) != record:
-                raise OSError("No space left on device")
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         return len(chunk)
 
     try:

@@ -7,6 +7,7 @@ for a request to stop after each, and leaves what it found in a file.
 """
 
 import dataclasses
+import errno
 import json
 import subprocess
 import sys
@@ -14,8 +15,9 @@ import time
 from pathlib import Path
 
 from isic_smp import cli
-from isic_smp.errors import FolderInUse, Stopped
+from isic_smp.errors import FolderInUse, Stopped, UserError
 from isic_smp.experiment import AfterEpoch, Setup, run_experiment
+from isic_smp.files import is_disk_trouble
 from isic_smp.folder_lock import alone_in
 from isic_smp.sweeping.alone import outcome_of
 from isic_smp.sweeping.orphans import die_with_parent
@@ -39,6 +41,7 @@ class GroupTrainer:
 
         Raises:
             Stopped: what `after_epoch` raised; the group ends after its next epoch.
+            UserError: a disk refuses what the group writes (`is_disk_trouble`).
             FolderInUse: another worker's group, or what is left of one, trains in the folder.
             RuntimeError: the group failed; its last words are in the message.
         """
@@ -88,6 +91,9 @@ class GroupTrainer:
             found = json.loads((folder / OUTCOME).read_text())
             if "in_use" in found:
                 raise FolderInUse(found["in_use"])
+            if "refused" in found:
+                refused = found["refused"]
+                raise UserError(refused) from OSError(errno.EIO, refused)
             if "stopped" in found:
                 raise Stopped(found["stopped"])
             return Outcome(**found)
@@ -146,6 +152,10 @@ def main() -> None:
         found = {"stopped": str(stop)}
     except FolderInUse as reason:
         found = {"in_use": str(reason)}
+    except Exception as error:
+        if not is_disk_trouble(error):
+            raise
+        found = {"refused": str(error)}
     if found is not None:
         (folder / OUTCOME).write_text(json.dumps(found))
 

@@ -21,6 +21,7 @@ from optuna.distributions import (
 )
 
 from isic_smp.errors import FolderInUse, Stopped
+from isic_smp.files import is_disk_trouble
 from isic_smp.sweeping.plan import Plan
 from isic_smp.sweeping.queue import INTERRUPTED, REASON, first_number
 from isic_smp.tracking.run_note import RUN_FILE
@@ -75,7 +76,8 @@ class TrialRunner:
         Raises:
             optuna.TrialPruned: as the pruner wants it.
             KeyboardInterrupt: stopped by hand; the trial will be queued again.
-            Exception: what the training raised, noted as the trial's reason.
+            Exception: what the training raised, noted as the trial's reason; but for a disk's refusal, of which the
+                trial is not the reason: it will be queued again.
         """
         try:
             return self._run(trial)
@@ -87,6 +89,9 @@ class TrialRunner:
             trial.set_user_attr(INTERRUPTED, True)
             raise
         except Exception as error:
+            if is_disk_trouble(error):
+                trial.set_user_attr(INTERRUPTED, True)
+                raise
             self._note_run(trial)
             words = " ".join(str(error).split())
             trial.set_user_attr(REASON, f"{type(error).__name__}: {words}"[:500])

@@ -7,6 +7,7 @@ import optuna
 from optuna.trial import FrozenTrial, TrialState
 
 from isic_smp.errors import UserError
+from isic_smp.files import is_disk_trouble
 from isic_smp.sweeping.database import lock
 from isic_smp.sweeping.queue import REASON, complete, ended, first_number, is_over, queued, requeue_lost
 from isic_smp.sweeping.storage import QueueEmpty
@@ -41,10 +42,22 @@ def work(
 
     Raises:
         UserError: trial after trial fails for the same reason.
+        Exception: a disk refuses to be written: the other trials would fare no better, and wait.
     """
     reasons: list[str] = []
+    refusals: list[Exception] = []
+
+    def tried(trial: optuna.Trial) -> float | tuple[float, ...]:
+        try:
+            return objective(trial)
+        except Exception as error:
+            if is_disk_trouble(error):
+                refusals.append(error)
+            raise
 
     def note(study: optuna.Study, trial: FrozenTrial) -> None:
+        if refusals:
+            return
         if trial.state == TrialState.FAIL:
             reasons.append(trial.user_attrs.get(REASON, ""))
         else:
@@ -58,7 +71,7 @@ def work(
                 requeue_lost(study)
             looked = time.monotonic()
         try:
-            study.optimize(objective, n_trials=1, catch=(Exception,), callbacks=[note])
+            study.optimize(tried, n_trials=1, catch=(Exception,), callbacks=[note])
         except QueueEmpty:
             with lock(url, study.study_name):
                 requeue_lost(study)
@@ -69,6 +82,8 @@ def work(
         except (optuna.exceptions.UpdateFinishedTrialError, ValueError, AssertionError) as error:
             if not _says_taken_over(error):
                 raise
+        if refusals:
+            raise refusals[0]
         last = reasons[-MOST_FAILURES:]
         if len(last) == MOST_FAILURES and len(set(last)) == 1:
             raise UserError(

@@ -1,5 +1,6 @@
 """A trial: what becomes of what its training raises."""
 
+import errno
 import subprocess
 import sys
 
@@ -8,10 +9,12 @@ import torch
 from optuna.trial import TrialState
 from simulated_study import STUDY, NoSetup, Simulation
 
-from isic_smp.errors import FolderInUse
+from isic_smp.errors import FolderInUse, UserError
+from isic_smp.files import write_atomically
 from isic_smp.sweeping.queue import REASON, ended
 from isic_smp.sweeping.trial import Outcome, TrialRunner
 from isic_smp.sweeping.worker import work
+from isic_smp.training.checkpoint import Checkpoints
 
 
 def test_a_trial_that_runs_out_of_memory_is_recorded_and_the_others_go_on(tmp_path):
@@ -32,6 +35,41 @@ def test_a_trial_that_runs_out_of_memory_is_recorded_and_the_others_go_on(tmp_pa
     ]
     reason = ended(study)[1].user_attrs[REASON]
     assert reason == "OutOfMemoryError: CUDA out of memory. Tried to allocate 20.00 GiB"
+
+
+@pytest.mark.parametrize("told", ["as it is", "in a line", "by torch"])
+def test_a_full_disk_stops_the_worker_and_its_trial_waits(tmp_path, told):
+    simulation = Simulation(url=f"sqlite:///{tmp_path / 'study.db'}", folder=tmp_path, trials=3)
+    full, trained = True, []
+
+    def train(recipe, setup, after_epoch) -> Outcome:
+        trained.append(recipe.seed)
+        if full and recipe.seed == 1:
+            if told == "by torch":
+                (tmp_path / ".last.pt.part").symlink_to("/dev/full")
+                Checkpoints(tmp_path).save_last({"model": torch.zeros(10**6)})
+            refusal = OSError(errno.ENOSPC, "No space left on device")
+            if told == "as it is":
+                raise refusal
+            write_atomically(tmp_path / "file", lambda _: throw(refusal))
+        return Outcome("", 0, 0.5, 0.5, 1, 1.0)
+
+    def go() -> list[TrialState]:
+        study = simulation.open()
+        runner = TrialRunner(simulation.plan(), NoSetup(), tmp_path, study_name=STUDY, train=train)
+        work(study, runner, url=simulation.url, heartbeat=1, on_ended=lambda *_: None)
+        return [trial.state for trial in ended(study)]
+
+    with pytest.raises(OSError if told == "as it is" else UserError):
+        go()
+    assert trained == [0, 1]
+    full = False
+    assert go() == [TrialState.COMPLETE] * 3
+    assert trained == [0, 1, 1, 2] or trained == [0, 1, 2, 1]
+
+
+def throw(error: Exception):
+    raise error
 
 
 def test_a_trial_taken_from_a_worker_that_lives_after_all_waits_for_its_folder(tmp_path, monkeypatch):
