@@ -72,7 +72,8 @@ def _own_pictures(cache_dir: Path) -> LesionData:
 
 
 def _say_loudly() -> None:
-    if os.environ.get("RANK", "0") == "0":  # one of several processes of a run is enough
+    alone = os.environ.get("WORLD_SIZE", "1") in ("", "1")
+    if alone or os.environ.get("RANK", "0") == "0":  # one of several processes of a run is enough
         print(
             f"!!! NO ISIC 2016 DATA FOUND (no --data-dir, no {VARIABLE}, no ./{DEFAULT_DIR}): using "
             "SYNTHETIC pictures, a demonstration and not a result. "

@@ -42,6 +42,21 @@ def test_nothing_found_falls_back_with_one_loud_line(nowhere, drawn, capsys):
     assert "isic_smp.data download" in said.err
 
 
+@pytest.mark.parametrize(
+    ("rank", "world", "lines"),
+    [("3", None, 1), ("", "", 1), ("3", "1", 1), ("0", "4", 1), ("3", "4", 0)],
+    ids=["left over", "empty", "of a scheduler", "first of four", "last of four"],
+)
+def test_the_loud_line_is_said_once_by_processes_that_belong_together(
+    nowhere, drawn, capsys, monkeypatch, rank, world, lines
+):
+    monkeypatch.setenv("RANK", rank)
+    if world is not None:
+        monkeypatch.setenv("WORLD_SIZE", world)
+    resolve_data("auto", None, cache_dir=drawn)
+    assert capsys.readouterr().err.count("SYNTHETIC") == lines
+
+
 def test_synthetic_asked_for_is_no_fallback_and_says_nothing(nowhere, drawn, capsys):
     data, is_fallback = resolve_data("synthetic", None, cache_dir=drawn)
     assert (data.name, is_fallback) == ("synthetic", False)
