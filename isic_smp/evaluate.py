@@ -90,6 +90,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     data, _ = resolve_data(options.data, options.data_dir, cache_dir=options.cache_dir or default_cache_dir())
     print(f"data: {data.describe()}, fingerprint {data.fingerprint}")
     warn_of_other_data(bundle, data)
+    if options.masks:
+        check_no_other_masks(masks_dir(options), data, options)
     diagnosis = diagnosis or read_diagnoses(data.root)
     scores, observed = score_split(bundle, data, options)
     print(table(scores, options.split))
@@ -102,6 +104,22 @@ def main(argv: Sequence[str] | None = None) -> None:
         print(f"\nscores of each image, groups, summary and pictures: {options.out}/*_{options.split}.*")
         if options.masks:
             print(f"masks: {masks_dir(options)}")
+
+
+def check_no_other_masks(folder: Path, data: "LesionData", options: Options) -> None:
+    """Refuse a folder with masks of images that are not scored now: the official scorer would take them along.
+
+    Raises:
+        UserError: there are such masks.
+    """
+    from isic_smp.inference.mask_files import mask_path
+
+    own = {mask_path(folder, pair.id) for pair in getattr(data, options.split)}
+    if others := sorted(set(folder.glob("*")) - own):
+        raise UserError(
+            f"{folder} holds files that are no masks of these images, such as {others[0].name}: choose "
+            "another --out"
+        )
 
 
 def warn_of_other_data(bundle: "Bundle", data: "LesionData") -> None:

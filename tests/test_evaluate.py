@@ -70,6 +70,12 @@ def test_table_csv_and_official_scorer_agree(few, run_dir, tmp_path, capsys):
     assert len(scores) == 10
     assert sum(scores) / 10 == pytest.approx(official["dice"], abs=1e-6)
     assert float(rows["loss"][0]) > 0
+    # Scored together with another's, they would not be these images' scores any more.
+    (out / "masks_test" / "ISIC_0000000_Segmentation.png").touch()
+    with pytest.raises(
+        UserError, match="holds files that are no masks of these images, such as ISIC_0000000_"
+    ):
+        run("--model", run_dir, "--data-dir", few, "--out", out, "--masks", cache=tmp_path)
 
 
 def test_other_split_of_other_data_is_scored_with_a_warning(few, run_dir, tmp_path, capsys):

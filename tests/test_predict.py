@@ -151,6 +151,10 @@ def test_only_masks_and_table_are_written_unless_asked_and_the_table_not_where_u
     ]
     run(images, "--model", model, "--out", tmp_path / "bare", "--no-csv")
     assert files(tmp_path / "bare") == [".predictions.lock", "masks", "predictions.jsonl"]
+    before = len(rows(tmp_path / "out"))  # a table that is there already tells of all masks, wanted or not
+    Image.fromarray(noise(20, 20)).save(images / "another.png")
+    run(images, "--model", model, "--out", tmp_path / "out", "--no-csv")
+    assert len(rows(tmp_path / "out")) == before + 1
 
 
 def test_bad_files_are_said_at_the_end_and_the_rest_goes_on(images, model, tmp_path, capsys):

@@ -100,7 +100,7 @@ class PredictionFolder:
             # The record knows masks, too, that went when their images could not be read any more.
             there = [row for row in self.rows.values() if mask_path(self.folder / MASKS, row.id).exists()]
             rows = sorted(there, key=lambda row: row.id)
-            if self.table:
+            if self.table or (self.folder / TABLE).exists():  # an older one would tell of other masks
                 names = [field.name for field in dataclasses.fields(Row)]
                 self._write_csv(TABLE, names, [dataclasses.astuple(row) for row in rows])
             failures = self._failed_before | {str(image): why for image, why in self.failures.items()}
