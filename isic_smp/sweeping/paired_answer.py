@@ -57,7 +57,7 @@ def paired_answer(
         folder = findings.folder / name
         (folder / PICTURES).mkdir(parents=True, exist_ok=True)
         setting = describe_setting(groups[0].runs[0], split=split, metric_name=METRIC_NAMES[metric])
-        notes = caveats(groups)
+        notes = about_reference(findings, across, members) + caveats(groups)
         written, more = write_files(
             folder,
             comparisons,
@@ -83,9 +83,22 @@ def questions(findings: Findings, across: str, within: Sequence[str]) -> dict[st
     `findings` has them as they were first completed: a trial of the first value that failed must not change which cell
     the others are compared with.
     """
-    planned = [cell[across] for cell in findings.plan.cells]
+    planned = _planned(findings, across)
     asked: dict[str, list[Cell]] = {}
     for cell in sorted(findings.cells, key=lambda cell: planned.index(cell.params[across])):
         key = json.dumps({name: cell.params[name] for name in within})
         asked.setdefault(key, []).append(cell)
     return asked
+
+
+def about_reference(findings: Findings, across: str, members: Sequence[Cell]) -> list[str]:
+    """A sentence where not the first value of `across` is what `members` are compared with, since it has no complete trial."""
+    first, taken = _planned(findings, across)[0], members[0].params[across]
+    if taken == first:
+        return []
+    return [f"No trial of {first} was complete, so {taken} is what the others are compared with."]
+
+
+def _planned(findings: Findings, across: str) -> list:
+    """The values of `across` cell by cell, as the study was planned."""
+    return [cell[across] for cell in findings.plan.cells]
