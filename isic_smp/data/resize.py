@@ -29,7 +29,7 @@ def resize_mask(mask: np.ndarray, size: int) -> np.ndarray:
     """
     if mask.dtype != np.uint8 or mask.ndim != 2:
         raise ValueError(f"expected a uint8 (H, W) mask, got {mask.dtype} {mask.shape}")
-    # In uint8, an area share of one half is 127.5, which rounds up to 128: the comparison is exact.
+    # In uint8, an area share of one half is 127.5, which rounds up to 128.
     return (_resize(mask * np.uint8(255), size, size) >= 128).astype(np.uint8)
 
 

@@ -77,5 +77,5 @@ class TaughtPixels:
                 raise UserError(f"the teachers' maps {self.maps} were cut short; delete that file")
         if self._side != self.pixels.size:
             shares = np.stack([cv2.resize(row, dsize=masks.shape[1:]) for row in shares])
-        # The mean of both, rounded up, in uint8: half of the one and the greater half of the other.
+        # The mean of both in uint8, where their sum would not fit: half of the one and the greater half of the other.
         return shares // 2 + (shares & 1) + masks * np.uint8(LEVELS // 2)
