@@ -175,6 +175,28 @@ def validation_pictures(data_dir: Path, group: str | None) -> tuple[Sequence[Any
     return images, masks
 
 
+def predictors_of_folds(data: Any, runs: Sequence[str]) -> dict[str, Any]:
+    """For each training image the predictor of the run (`run --fold K/N`) that was validated on it, so has not seen it.
+
+    Raises:
+        UserError: a run was not trained on a fold of these data.
+    """
+    from isic_smp.data.folds import parse_fold, take_fold
+    from isic_smp.errors import UserError
+    from isic_smp.inference.load import load_bundle
+    from isic_smp.inference.predictor import Predictor
+
+    found = {}
+    for run in runs:
+        bundle = load_bundle(run)
+        trained_on = bundle.info["data"]
+        part = take_fold(data, parse_fold(trained_on.get("fold", "")))
+        if part.fingerprint != trained_on["fingerprint"]:
+            raise UserError(f"{run} was trained on other data than {data.root}")
+        found |= {pair.id: Predictor(bundle.model, bundle.preprocessing) for pair in part.val}
+    return found
+
+
 def iou(predicted: Any, truth: Any) -> float:
     """Of two masks, bool (H, W); 1 where both are empty, as the official scorer has it."""
     union = (predicted | truth).sum()

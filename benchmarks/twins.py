@@ -2,11 +2,14 @@
 
 python benchmarks/twins.py --data-dir DIR                    # the shipped model beside the experts
 python benchmarks/twins.py --data-dir DIR --model RUN
+python benchmarks/twins.py --data-dir DIR --folds RUN_1 … RUN_N     # of each lesion a model that has not seen it
 
 ISIC 2016 shows some lesions twice, in other light, crop and turn, each with a mask of its own
 (isic_smp/data/splits/near_duplicates.txt). Of each pair the second picture is moved onto the first, with its mask and
 with the mask that a model draws of it; scores are of the part that both show. What the model's two masks differ by
-tells how much of what the experts' differ by is due to the moving. Nothing is trained or chosen. Writes
+tells how much of what the experts' differ by is due to the moving. With the runs of a cross-validation (`run --fold
+K/N`), which keeps both pictures of a lesion in one fold, each pair is asked of the run that has seen neither; pairs of
+test pictures alone are left out then. Nothing is trained or chosen. Writes
 results/twins.json and docs/images/twins.jpg.
 """
 
@@ -18,7 +21,7 @@ from typing import Any
 
 import cv2
 import numpy as np
-from common import iou, report
+from common import iou, predictors_of_folds, report
 
 SIDE = 512
 """Of the square that pairs are laid upon each other in, in pixels."""
@@ -47,25 +50,27 @@ def main() -> None:
     """Align, score, print, draw, and write results/twins.json."""
     words = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     words.add_argument("--data-dir", type=Path, required=True)
-    words.add_argument("--model", default="isic2016", help="default: the one that comes with the package")
+    who = words.add_mutually_exclusive_group()
+    who.add_argument("--model", default="isic2016", help="default: the one that comes with the package")
+    who.add_argument("--folds", nargs="+", default=[], metavar="RUN")
     options = words.parse_args()
 
     import torch
 
     torch.set_num_threads(1)
-    twins = found_twins(options.data_dir, options.model)
+    twins = found_twins(options.data_dir, options.model, options.folds)
     tested = [twin for twin in twins if any(twin.tested)]
     rows = [as_row("all pairs", twins), as_row("a test picture and one of training", tested)]
     title = f"{len(twins)} lesions in two pictures; mean ± standard error, of the part that both show"
-    report("twins", {title: rows}, model=options.model)
+    report("twins", {title: rows}, model=options.folds or options.model)
     of_test = [score for twin in tested for score, test in zip(twin.own, twin.tested, strict=True) if test]
     print(f"\nthe model on the {len(of_test)} test pictures among them: IoU {as_text(of_test)}")
     print(f"experts' IoU under .65: {sum(iou(*twin.experts) < 0.65 for twin in twins)} of {len(twins)}")
     draw(sorted(twins, key=lambda twin: iou(*twin.experts)))
 
 
-def found_twins(data_dir: Path, model: str) -> list[Twin]:
-    """The pairs of which both pictures are there, aligned and predicted."""
+def found_twins(data_dir: Path, model: str, folds: Sequence[str]) -> list[Twin]:
+    """The pairs of which both pictures are there, aligned, and predicted by `model` or by whichever of `folds` saw neither."""
     from isic_smp.data.isic2016 import lesions_seen_twice, load_isic2016
     from isic_smp.data.pairs import read_pair
     from isic_smp.inference.open_predictor import open_predictor
@@ -73,10 +78,11 @@ def found_twins(data_dir: Path, model: str) -> list[Twin]:
     data = load_isic2016(data_dir)
     here = {pair.id: pair for pair in (*data.train, *data.val, *data.test)}
     test = {pair.id for pair in data.test}
-    predictor = open_predictor(model).predictor
+    asked = predictors_of_folds(data, folds) or dict.fromkeys(here, open_predictor(model).predictor)
     twins = []
     for ids in lesions_seen_twice():
-        if not here.keys() >= set(ids):
+        predictor = asked.get(ids[0]) or asked.get(ids[1])
+        if predictor is None or not here.keys() >= set(ids):
             continue
         images, masks = zip(*(read_pair(here[id]) for id in ids), strict=True)
         drawn = [chance > predictor.preprocessing.threshold for chance in predictor.predict(images)]
