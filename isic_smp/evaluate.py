@@ -115,10 +115,9 @@ def check_no_other_masks(folder: Path, data: "LesionData", options: Options) -> 
     from isic_smp.inference.mask_files import mask_path
 
     own = {mask_path(folder, pair.id) for pair in getattr(data, options.split)}
-    if others := sorted(set(folder.glob("*")) - own):
+    if others := sorted(set(folder.glob("*.png")) - own):
         raise UserError(
-            f"{folder} holds files that are no masks of these images, such as {others[0].name}: choose "
-            "another --out"
+            f"{folder} holds masks of other images, such as {others[0].name}: choose another --out"
         )
 
 

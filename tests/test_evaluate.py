@@ -72,9 +72,7 @@ def test_table_csv_and_official_scorer_agree(few, run_dir, tmp_path, capsys):
     assert float(rows["loss"][0]) > 0
     # Scored together with another's, they would not be these images' scores any more.
     (out / "masks_test" / "ISIC_0000000_Segmentation.png").touch()
-    with pytest.raises(
-        UserError, match="holds files that are no masks of these images, such as ISIC_0000000_"
-    ):
+    with pytest.raises(UserError, match="holds masks of other images, such as ISIC_0000000_"):
         run("--model", run_dir, "--data-dir", few, "--out", out, "--masks", cache=tmp_path)
 
 
