@@ -11,6 +11,7 @@ results/cross_validation.json and docs/images/cross_validation.jpg, the worst ma
 import argparse
 import dataclasses
 from collections.abc import Iterable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any, get_args
 
@@ -101,7 +102,7 @@ def draw(cases: Mapping[str, tuple[Any, Any]]) -> None:
     drawn = []
     for id, (pair, asked) in cases.items():
         finish = dataclasses.replace(asked.preprocessing, **WAYS[WAY])
-        drawn.append(draw_case(overlay, pair, Predictor(asked.model, finish), id))
+        drawn.append(draw_case(partial(overlay, side=288), pair, Predictor(asked.model, finish), id))
     Image.fromarray(case_grid(drawn)).save(PICTURE, quality=85)
 
 
