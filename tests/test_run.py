@@ -121,11 +121,10 @@ def test_a_fold_is_what_is_validated_on_and_nothing_is_tested(client, place, aga
 
 
 def test_a_run_takes_the_place_of_the_one_before_it_in_its_folder(place, again):
-    words = ["--freeze", "--epochs", "1", "--output-dir", "out/twice-used"]
-    assert again(*words).returncode == 0
-    out = place / "out" / "twice-used"
+    out = shutil.copytree(place / "out" / "frozen", place / "out" / "twice-used")
     assert (out / "test_scores.csv").exists() and (out / "figures" / "test_dice.png").exists()
-    assert again(*words, "--fold", "1/3").returncode == 0
+    words = ["--fold", "1/3", "--freeze", "--epochs", "1", "--output-dir", "out/twice-used"]
+    assert again(*words).returncode == 0
     with (out / "validation_scores.csv").open() as table:
         assert len(list(table)) == 1 + 10
     assert [file for file in out.rglob("*test*") if "journal" not in file.parts] == []
@@ -134,48 +133,44 @@ def test_a_run_takes_the_place_of_the_one_before_it_in_its_folder(place, again):
 def test_a_second_training_in_a_folder_is_not_wiped_where_it_was_interrupted_while_it_was_scored(
     place, again, monkeypatch
 ):
-    words = ["--freeze", "--epochs", "1", "--output-dir", "out/scored"]
-    assert again(*words).returncode == 0
+    shutil.copytree(place / "out" / "frozen", place / "out" / "scored")
+    words = ["--freeze", "--epochs", "1", "--seed", "1", "--output-dir", "out/scored"]
 
     def interrupt(*_, **__):
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
         patch.setattr("isic_smp.experiment.score_and_observe", interrupt)
-        assert again(*words, "--seed", "1").returncode == 130
-    refused = again(*words, "--seed", "1")
+        assert again(*words).returncode == 130
+    refused = again(*words)
     assert refused.returncode == 2 and "holds 1 of 1 epochs of an interrupted training" in refused.stderr
-    assert again(*words, "--seed", "1", "--resume").returncode == 0
+    assert again(*words, "--resume").returncode == 0
     assert load_bundle(place / "out" / "scored").info["recipe"]["seed"] == 1
 
 
-def test_a_run_waits_until_the_files_of_the_one_before_it_are_sent(client, place, again, in_this_process):
-    words = ["--freeze", "--epochs", "1", "--offline", "--output-dir", "out/away"]
+def test_a_run_waits_until_the_files_of_the_one_before_it_are_sent(
+    client, place, again, monkeypatch, in_this_process
+):
+    folder = place / "out" / "away"
+    folder.mkdir(parents=True)
+    monkeypatch.chdir(folder)
+    given = [str(place / word) if (place / word).exists() else word for word in GIVEN]
+    words = [*given, "--freeze", "--epochs", "1", "--offline", "--output-dir", "."]
     assert again(*words).returncode == 0
-    table = (place / "out" / "away" / "test_scores.csv").read_bytes()
+    table = (folder / "test_scores.csv").read_bytes()
     refused = again(*words, "--seed", "1")
     assert refused.returncode == 2
     assert refused.stderr.splitlines()[-1].endswith(
-        "out/away holds files of an earlier run that have not been sent to MLflow: send them by python -m isic_smp.sync "
-        "out/away, or choose another --output-dir"
+        ". holds files of an earlier run that have not been sent to MLflow: send them by python -m isic_smp.sync ., or "
+        "choose another --output-dir"
     )
-    assert in_this_process(sync_command, "out/away").returncode == 0
-    first = run_of(client, place, "away").info.run_id
+    store = f"sqlite:///{place}/mlruns/mlflow.db"
+    assert in_this_process(sync_command, ".", "--tracking-uri", store).returncode == 0
+    first = run_of(client, place, "away")
+    assert first.data.tags["mlflow.runName"] == "away"  # though the folder was named as "."
     assert again(*words, "--seed", "1").returncode == 0
-    kept = client.download_artifacts(first, "scores/test_scores.csv", str(place))
+    kept = client.download_artifacts(first.info.run_id, "scores/test_scores.csv", str(place))
     assert Path(kept).read_bytes() == table
-
-
-def test_a_run_in_the_folder_that_one_is_in_bears_its_name(place, again, monkeypatch):
-    folder = place / "out" / "here"
-    folder.mkdir(parents=True)
-    words = [str(place / word) if (place / word).exists() else word for word in GIVEN]
-    words[-1] = str(place / "cache")
-    monkeypatch.chdir(folder)
-    done = again(*words, "--freeze", "--epochs", "1", "--offline", "--output-dir", ".")
-    assert done.returncode == 0, done.stderr
-    [start] = [json.loads(path.open().readline()) for path in folder.glob("journal/*/journal.jsonl")]
-    assert start["run_name"] == "here"
 
 
 def test_a_second_look_goes_with_the_model_and_into_its_scores(client, place, again):
