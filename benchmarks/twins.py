@@ -9,8 +9,7 @@ ISIC 2016 shows some lesions twice, in other light, crop and turn, each with a m
 with the mask that a model draws of it; scores are of the part that both show. What the model's two masks differ by
 tells how much of what the experts' differ by is due to the moving. With the runs of a cross-validation (`run --fold
 K/N`), which keeps both pictures of a lesion in one fold, each pair is asked of the run that has seen neither; pairs of
-test pictures alone are left out then. Nothing is trained or chosen. Writes
-results/twins.json and docs/images/twins.jpg.
+test pictures alone are left out then. Nothing is trained or chosen. Writes results/twins.json and docs/images/twins.jpg.
 """
 
 import argparse

@@ -175,7 +175,7 @@ class ExperimentLog:
         self.log.set_tags({"kept_epoch": fitted.kept_epoch + 1, "stopped_early": fitted.stopped_early})
         figures = self.output_dir / "figures"
         shutil.rmtree(figures, ignore_errors=True)
-        figures.mkdir()
+        figures.mkdir(exist_ok=True)
         curves([dataclasses.asdict(record) for record in fitted.history], figures / "curves.png")
         self._log_scores("validation", validation)
         if test is None:
