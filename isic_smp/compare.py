@@ -76,6 +76,13 @@ def main(argv: Sequence[str] | None = None) -> None:
         options.runs, metric=options.metric, split=options.split, tracking_uri=options.tracking_uri
     )
     runs = join_folds(runs)
+    if len(runs) == 1:
+        [found] = runs
+        raise UserError(
+            f"the {len(found.parts)} runs are the folds of one recipe and seed (mean "
+            f"{METRIC_NAMES[options.metric]} {found.scores.mean():.4f} over {len(found.ids)} images): name the folds "
+            "of another, to compare them with"
+        )
     check_comparable(runs, any_size=options.any_size)
     groups = group_runs(runs, each=options.each)
     folder = _make_folder(options.out, "-vs-".join(group.slug for group in groups))

@@ -226,6 +226,11 @@ def test_the_folds_of_two_recipes_are_compared_over_all_their_images(
     assert {row["id"]: pytest.approx(float(row["dice frozen"])) for row in rows} == scores
     assert len(scores) == images
 
+    mean = f"{np.mean(list(scores.values())):.4f}"
+    with pytest.raises(
+        UserError, match=rf"folds of one recipe and seed \(mean Dice {mean} over {images} images\)"
+    ):
+        run(place, *names[:2], "--split", "validation")
     with pytest.raises(UserError, match=r"needs all 2 .* train the others \(run --fold 2/2"):
         run(place, names[0], names[2], "--split", "validation")
     with pytest.raises(UserError, match="it has validation scores, add --split validation"):
