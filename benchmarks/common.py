@@ -181,7 +181,8 @@ def predictors_of_folds(data: Any, runs: Sequence[str]) -> dict[str, Any]:
     Raises:
         UserError: a run was not trained on a fold of these data.
     """
-    from isic_smp.data.folds import parse_fold, take_fold
+    from isic_smp.data.division import as_divided
+    from isic_smp.data.source import default_cache_dir
     from isic_smp.errors import UserError
     from isic_smp.inference.load import load_bundle
     from isic_smp.inference.predictor import Predictor
@@ -190,9 +191,9 @@ def predictors_of_folds(data: Any, runs: Sequence[str]) -> dict[str, Any]:
     for run in runs:
         bundle = load_bundle(run)
         trained_on = bundle.info["data"]
-        part = take_fold(data, parse_fold(trained_on.get("fold", "")))
-        if part.fingerprint != trained_on["fingerprint"]:
-            raise UserError(f"{run} was trained on other data than {data.root}")
+        part = as_divided(data, trained_on["fingerprint"], cache_dir=default_cache_dir())
+        if "fold" not in trained_on or part.fingerprint != trained_on["fingerprint"]:
+            raise UserError(f"{run} was not trained on a fold of the data in {data.root}")
         found |= {pair.id: Predictor(bundle.model, bundle.preprocessing) for pair in part.val}
     return found
 

@@ -83,11 +83,18 @@ def main(argv: Sequence[str] | None = None) -> None:
     diagnosis = read_diagnosis_table(options.diagnoses) if options.diagnoses else None
     from isic_smp.assessment import text
     from isic_smp.assessment.assess import assess
+    from isic_smp.data.division import as_divided
     from isic_smp.data.source import default_cache_dir, resolve_data
     from isic_smp.inference.load import load_bundle
 
     bundle = load_bundle(options.model, tracking_uri=options.tracking_uri)
-    data, _ = resolve_data(options.data, options.data_dir, cache_dir=options.cache_dir or default_cache_dir())
+    cache_dir = options.cache_dir or default_cache_dir()
+    data, _ = resolve_data(options.data, options.data_dir, cache_dir=cache_dir)
+    if (
+        options.split != "test"
+    ):  # a fold, or a group held out: it was trained on most of the usual validation images
+        fingerprint = bundle.info.get("data", {}).get("fingerprint", "")
+        data = as_divided(data, fingerprint, cache_dir=cache_dir, binarize_masks=options.binarize_masks)
     print(f"data: {data.describe()}, fingerprint {data.fingerprint}")
     warn_of_other_data(bundle, data)
     if options.masks:

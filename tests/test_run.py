@@ -1,6 +1,7 @@
 """The main job as a user starts it, on drawn pictures, into a real store: in a process of its own, and with more words
 in this one."""
 
+import csv
 import hashlib
 import json
 import re
@@ -183,6 +184,22 @@ def test_a_second_look_goes_with_the_model_and_into_its_scores(client, place, ag
     data, _ = resolve_data("synthetic", place / "pictures", cache_dir=place / "cache")
     scored = score(Predictor(bundle.model, bundle.preprocessing), data.test).summary()
     assert scored["iou_per_image_own"] == pytest.approx(bundle.info["test"]["iou_per_image_own"], abs=1e-4)
+
+
+@pytest.mark.parametrize("words", [("--fold", "2/3"), ("--hold-out", "hard")], ids=["fold", "group"])
+def test_evaluate_validates_on_what_the_run_validated_on(place, again, in_this_process, words):
+    out = place / "out" / f"own{words[0]}"
+    assert again(*words, "--freeze", "--epochs", "1", "--output-dir", out).returncode == 0
+    given = ["--data", "synthetic", "--data-dir", place / "pictures", "--cache-dir", place / "cache"]
+    asked = ["--model", out, "--split", "val", "--out", out / "again", "--no-outlines"]
+    done = in_this_process(evaluate_command, *given, *asked)
+    assert done.returncode == 0 and "other data" not in done.stderr
+
+    def dice(table: Path) -> dict[str, float]:
+        with table.open() as file:
+            return {row["id"]: float(row["dice_own"]) for row in csv.DictReader(file)}
+
+    assert dice(out / "again" / "scores_val.csv") == pytest.approx(dice(out / "validation_scores.csv"))
 
 
 @pytest.mark.parametrize(

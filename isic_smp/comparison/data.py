@@ -4,6 +4,7 @@ import os
 from pathlib import Path
 
 from isic_smp.comparison.runs import ScoredRun
+from isic_smp.data.division import as_divided
 from isic_smp.data.isic2016 import LesionData
 from isic_smp.data.source import VARIABLE, resolve_data
 from isic_smp.errors import UserError
@@ -26,6 +27,7 @@ def find_data(run: ScoredRun, data_dir: Path | None, *, cache_dir: Path) -> Lesi
     try:
         kind = "auto" if data_dir or os.environ.get(VARIABLE) else name
         data, _ = resolve_data(kind, data_dir, cache_dir=cache_dir)  # type: ignore[arg-type]  # one of the two
+        data = as_divided(data, run.data.get("fingerprint", ""), cache_dir=cache_dir)
     except UserError as error:
         if data_dir:
             raise

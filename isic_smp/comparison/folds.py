@@ -6,7 +6,7 @@ from dataclasses import replace
 import numpy as np
 
 from isic_smp.comparison.runs import ScoredRun
-from isic_smp.data.folds import Fold, parse_fold
+from isic_smp.data.folds import FOLD, Fold, parse_fold
 from isic_smp.errors import UserError
 
 
@@ -41,7 +41,7 @@ def _fold(run: ScoredRun) -> Fold:
 
 def _whole(run: ScoredRun) -> str:
     """The fingerprint of the data that the folds are parts of."""
-    return run.data.get("fingerprint", "").removesuffix(f"-fold-{run.data['fold']}")
+    return run.data.get("fingerprint", "").removesuffix(f"{FOLD}{run.data['fold']}")
 
 
 def _joined(parts: list[ScoredRun]) -> ScoredRun:

@@ -15,6 +15,9 @@ from isic_smp.errors import UserError
 MOST = 20
 """Parts; more would be of a handful of images each."""
 
+FOLD = "-fold-"
+"""Stands before the fold in the fingerprint of data that were divided so."""
+
 
 @dataclass(frozen=True)
 class Fold:
@@ -63,7 +66,7 @@ def take_fold(data: LesionData, fold: Fold) -> LesionData:
         train=train,
         val=val,
         test=(),
-        fingerprint=f"{data.fingerprint}-fold-{fold}",
+        fingerprint=f"{data.fingerprint}{FOLD}{fold}",
         official={"train": len(train), "val": len(val), "test": 0},
     )
 

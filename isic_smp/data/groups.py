@@ -72,6 +72,10 @@ GROUPS: dict[Group, Callable[[Marks], np.ndarray]] = {
 """Which pictures belong: faint, small, cut by the frame, in cool light; hard is any of these."""
 
 
+WITHOUT = "-without-"
+"""Stands before the group in the fingerprint of data that were divided so."""
+
+
 def hold_out(data: LesionData, group: Group, *, cache_dir: Path, binarize_masks: bool = False) -> LesionData:
     """`data` without the pictures of a group to train on, and with all of them, and no others, to validate on.
 
@@ -100,6 +104,6 @@ def hold_out(data: LesionData, group: Group, *, cache_dir: Path, binarize_masks:
         train=train,
         val=val,
         test=(),
-        fingerprint=f"{data.fingerprint}-without-{group}",
+        fingerprint=f"{data.fingerprint}{WITHOUT}{group}",
         official={"train": len(train), "val": len(val), "test": 0},
     )

@@ -1,0 +1,35 @@
+"""Data once more as a run divided them: as they come, without one fold, or without a group of pictures."""
+
+from pathlib import Path
+from typing import get_args
+
+from isic_smp.data.folds import FOLD, parse_fold, take_fold
+from isic_smp.data.groups import WITHOUT, hold_out
+from isic_smp.data.isic2016 import LesionData
+from isic_smp.data.names import Group
+
+
+def as_divided(
+    data: LesionData, fingerprint: str, *, cache_dir: Path, binarize_masks: bool = False
+) -> LesionData:
+    """`data` as they were divided when they had `fingerprint`, so that what is validated on was not trained on.
+
+    Args:
+        data: as they come.
+        fingerprint: of a run's data.
+        cache_dir: for the pixels by which groups are told apart.
+        binarize_masks: accept masks with grey values.
+
+    Returns:
+        The data, divided; as they are where `fingerprint` is theirs, or of other data.
+
+    Raises:
+        UserError: the division leaves nothing, or an image cannot be read.
+    """
+    division = fingerprint.removeprefix(data.fingerprint)
+    if division.startswith(FOLD):
+        return take_fold(data, parse_fold(division.removeprefix(FOLD)))
+    for group in get_args(Group):
+        if division == WITHOUT + group:
+            return hold_out(data, group, cache_dir=cache_dir, binarize_masks=binarize_masks)
+    return data
