@@ -90,9 +90,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     bundle = load_bundle(options.model, tracking_uri=options.tracking_uri)
     cache_dir = options.cache_dir or default_cache_dir()
     data, _ = resolve_data(options.data, options.data_dir, cache_dir=cache_dir)
-    if (
-        options.split != "test"
-    ):  # a fold, or a group held out: it was trained on most of the usual validation images
+    if options.split != "test":
+        # A model of a fold, or of a group held out, was trained on most of the usual validation images.
         fingerprint = bundle.info.get("data", {}).get("fingerprint", "")
         data = as_divided(data, fingerprint, cache_dir=cache_dir, binarize_masks=options.binarize_masks)
     print(f"data: {data.describe()}, fingerprint {data.fingerprint}")

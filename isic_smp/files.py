@@ -20,7 +20,10 @@ DISK_TROUBLE = {
 
 
 def is_disk_trouble(error: BaseException | None) -> bool:
-    """Whether a disk's refusal is what led to `error`: nothing is wrong with what was being done."""
+    """Whether a disk's refusal is what led to `error`: nothing is wrong with what was being done.
+
+    Also where the error was raised `from None`, as most lines for a user are.
+    """
     while error is not None:
         if isinstance(error, OSError) and error.errno in DISK_TROUBLE:
             return True

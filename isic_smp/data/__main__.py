@@ -104,7 +104,7 @@ Action = (
 
 def main() -> int:
     """Parse the command line and run the action it names."""
-    return parse(Action, prog=PROG, description="Get, make and check data.").run()  # type: ignore[arg-type]
+    return parse(Action, prog=PROG, description="Get, make and check data.").run()  # type: ignore[arg-type]  # a union of subcommands
 
 
 if __name__ == "__main__":

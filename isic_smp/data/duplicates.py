@@ -74,7 +74,7 @@ def sketch(image: np.ndarray) -> Sketch:
     grey = cv2.cvtColor(square, cv2.COLOR_RGB2GRAY)
     # Equalised locally, so that a pale or badly lit lesion has features too.
     even = cv2.createCLAHE(clipLimit=2.0, tileGridSize=(4, 4)).apply(grey)
-    finder = cv2.SIFT_create(nfeatures=_FEATURES, contrastThreshold=0.01)  # type: ignore[attr-defined]
+    finder = cv2.SIFT_create(nfeatures=_FEATURES, contrastThreshold=0.01)  # type: ignore[attr-defined]  # the stubs lack it
     found, raw = finder.detectAndCompute(even, None)
     raw = np.zeros((0, 128), np.float32) if raw is None else raw[:_FEATURES]
     roots = np.sqrt(raw / np.maximum(raw.sum(axis=1, keepdims=True), 1e-9))

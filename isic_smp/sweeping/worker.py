@@ -56,7 +56,7 @@ def work(
             raise
 
     def note(study: optuna.Study, trial: FrozenTrial) -> None:
-        if refusals:
+        if refusals:  # this one has not ended: it waits
             return
         if trial.state == TrialState.FAIL:
             reasons.append(trial.user_attrs.get(REASON, ""))

@@ -34,6 +34,7 @@ class Checkpoints:
 
     def clear(self) -> None:
         """Begin anew: what another training left here must not be taken for this one's."""
+        # History first: what a kill leaves of the others must not pass for a run that is over.
         for path in (self.history, self.last, self.best):
             path.unlink(missing_ok=True)
 

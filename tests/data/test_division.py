@@ -1,11 +1,8 @@
 """Data divided once more as a run divided them."""
 
-from types import SimpleNamespace
-
 import pytest
 from small_run import draw_pictures
 
-from isic_smp.comparison.data import find_data
 from isic_smp.data.division import as_divided
 from isic_smp.data.folds import Fold, take_fold
 from isic_smp.data.groups import hold_out
@@ -33,10 +30,3 @@ def test_a_fingerprint_brings_back_its_division(drawn, how):
 def test_other_fingerprints_divide_nothing(drawn, fingerprint):
     data, cache = drawn
     assert as_divided(data, fingerprint.format(own=data.fingerprint), cache_dir=cache) is data
-
-
-def test_a_comparison_of_runs_with_a_group_held_out_finds_their_images(drawn):
-    data, cache = drawn
-    held = hold_out(data, "hard", cache_dir=cache)
-    run = SimpleNamespace(data={"name": "synthetic", "fingerprint": held.fingerprint})
-    assert find_data(run, data.root, cache_dir=cache) == held

@@ -1,0 +1,16 @@
+"""The images that runs were scored on, found again."""
+
+from scored import some_run
+from small_run import draw_pictures
+
+from isic_smp.comparison.data import find_data
+from isic_smp.data.groups import hold_out
+from isic_smp.data.source import resolve_data
+
+
+def test_the_images_of_runs_with_a_group_held_out_are_found(tmp_path):
+    draw_pictures(tmp_path / "pictures")
+    data, _ = resolve_data("synthetic", tmp_path / "pictures", cache_dir=tmp_path)
+    held = hold_out(data, "hard", cache_dir=tmp_path)
+    run = some_run(data={"name": "synthetic", "fingerprint": held.fingerprint})
+    assert find_data(run, data.root, cache_dir=tmp_path) == held
