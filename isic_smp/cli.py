@@ -8,6 +8,7 @@ import select
 import signal
 import sys
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any, TextIO, TypeVar
 
 from isic_smp.errors import UserError
@@ -53,6 +54,14 @@ def parse(
         raise UserError(_unboxed(boxed.getvalue())) from None
 
 
+def _with_home(word: str) -> str:
+    """`--option=~/path` with the home folder in it: shells expand `~` only at a word's beginning."""
+    option, equals, value = word.partition("=")
+    if option.startswith("--") and (value == "~" or value.startswith("~/")):
+        return option + equals + str(Path(value).expanduser())
+    return word
+
+
 _IN_PLAIN_WORDS = {
     r"invalid literal for int\(\) with base 10:": "expected a whole number, got",
     r"could not convert string to float:": "expected a number, got",
@@ -89,6 +98,7 @@ def command(main: Callable[[], int | None], *, prog: str) -> None:
     Nobody need read stdout to its end (`… | head`). When nobody reads stderr any more, what was going on is given up: 141.
     """
     quiet_libraries()
+    sys.argv[1:] = map(_with_home, sys.argv[1:])
     if isinstance(sys.stdout, io.TextIOWrapper):  # a file's name may be bytes that are no text
         sys.stdout.reconfigure(errors="backslashreplace")
     code: int | str | None

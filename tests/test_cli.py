@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 ENVIRONMENT = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
 
@@ -51,6 +52,19 @@ def test_a_full_disk_behind_stdout_is_said_in_one_line():
         _, said = (process := start("print('a table')", stdout=full, stderr=subprocess.PIPE)).communicate()
     assert process.returncode == 2
     assert said.startswith(b"run: error: No space left on device; free some space") and said.count(b"\n") == 1
+
+
+def test_a_home_folder_that_the_shell_left_alone_is_found(in_this_process, monkeypatch, tmp_path):
+    from isic_smp import predict
+
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "photos").mkdir()
+    Image.new("RGB", (40, 30), (200, 150, 130)).save(tmp_path / "photos" / "a.png")
+    done = in_this_process(predict, "photos", "--out=~/masks")
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "masks").is_dir()
+    assert not (tmp_path / "~").exists()
 
 
 COMMANDS = [

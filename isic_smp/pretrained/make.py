@@ -6,16 +6,16 @@ beside them is written from what the shipped files themselves score, not from th
 
 import dataclasses
 import json
-import sys
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Annotated
 
 import numpy as np
+import tyro
 
-from isic_smp.cli import command
+from isic_smp import cli
 from isic_smp.data.isic2016 import load_isic2016
-from isic_smp.errors import UserError
 from isic_smp.inference.expected_iou import FAILURE_IOU
 from isic_smp.inference.load import Bundle, load_bundle, save_bundle
 from isic_smp.inference.predictor import Predictor
@@ -26,6 +26,7 @@ from isic_smp.models.cost import cost
 from isic_smp.models.shipped import shipped_folder
 from isic_smp.stats import paired_bootstrap, percentile_interval
 
+PROG = "python -m isic_smp.pretrained.make"
 CARD = Path(__file__).parent / "card.md"
 
 
@@ -41,13 +42,20 @@ class Summary:
         return f"{self.mean:.3f} ({self.low:.3f} to {self.high:.3f})".replace("0.", ".")
 
 
+@dataclass(frozen=True)
+class Options:
+    """What is shipped, and what its card scores it on."""
+
+    run: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="RUN")]
+    """A run's --output-dir."""
+    data_dir: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="DIR_OF_ISIC2016")]
+    """The folder of the four ISIC 2016 folders."""
+
+
 def main() -> None:
     """Write `pretrained/isic2016` and its model card."""
-    if len(sys.argv) != 3:
-        raise UserError(
-            "expected two arguments: a run's --output-dir, and the folder of the four ISIC 2016 folders"
-        )
-    ship(load_bundle(sys.argv[1]), Path(sys.argv[2]))
+    options = cli.parse(Options, prog=PROG, description=str(__doc__))
+    ship(load_bundle(options.run), options.data_dir)
     size = sum(file.stat().st_size for file in shipped_folder().iterdir())
     print(f"{shipped_folder()}: {size / 1e6:.2f} MB")
 
@@ -119,4 +127,4 @@ def summarised(values: np.ndarray) -> Summary:
 
 
 if __name__ == "__main__":
-    command(main, prog="python -m isic_smp.pretrained.make")
+    cli.command(main, prog=PROG)
