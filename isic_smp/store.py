@@ -39,8 +39,12 @@ _CLIENT_SETTINGS = {
 }
 
 
+class NoStore(UserError):
+    """There is nothing to read yet."""
+
+
 def prepare_store(uri: str | None = None) -> str:
-    """The tracking URI to use, its store created and reachable.
+    """The tracking URI to write to, its store created where it is missing, and reachable.
 
     Args:
         uri: `sqlite:///FILE`, `http(s)://SERVER` or another MLflow tracking URI; None: the environment
@@ -52,15 +56,34 @@ def prepare_store(uri: str | None = None) -> str:
     Raises:
         UserError: the server does not answer, the folder cannot be written, or MLflow cannot open what is there.
     """
+    return _opened(uri, create=True)
+
+
+def existing_store(uri: str | None = None) -> str:
+    """As `prepare_store`, for who only reads: where there is no database, none is made.
+
+    Raises:
+        UserError: as of `prepare_store`; `NoStore`, where the SQLite file is not there.
+    """
+    return _opened(uri, create=False)
+
+
+def _opened(uri: str | None, *, create: bool) -> str:
     for name, value in _CLIENT_SETTINGS.items():
         os.environ.setdefault(name, value)
     uri = uri or os.environ.get("MLFLOW_TRACKING_URI") or f"{SQLITE}mlruns/mlflow.db"
     database = sqlite_file(uri)
-    if database is not None:
-        _create_sqlite(database)
-        uri = f"{SQLITE}{database}"
-    else:
+    if database is None:
         _check_reachable(uri)
+    else:
+        uri = f"{SQLITE}{database}"
+        if not _is_there(database):
+            if not create:
+                raise NoStore(
+                    f"no MLflow store {database}: train a run here first, or go to the folder that has the runs, or "
+                    "name their store with MLFLOW_TRACKING_URI or --tracking-uri"
+                )
+            _create_sqlite(database)
     _check_opens(uri)
     return uri
 
@@ -152,8 +175,6 @@ def one_line(error: BaseException) -> str:
 
 
 def _create_sqlite(database: Path) -> None:
-    if _is_there(database):
-        return
     try:
         database.parent.mkdir(parents=True, exist_ok=True)
         with FileLock(database.with_name(database.name + ".lock")):

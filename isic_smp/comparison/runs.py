@@ -13,7 +13,7 @@ import numpy as np
 from isic_smp.data.fingerprint import shortened
 from isic_smp.errors import UserError
 from isic_smp.inference.from_mlflow import MODEL_FOLDER, RUN
-from isic_smp.store import one_line, prepare_store, without_password
+from isic_smp.store import existing_store, one_line, without_password
 from isic_smp.tracking.run_note import RUN_FILE
 from isic_smp.training.recipe import completed
 
@@ -158,7 +158,7 @@ def _from_folder(folder: Path, metric: Metric, split: Split) -> ScoredRun:
 
 
 def _from_mlflow(spec: str, metric: Metric, split: Split, tracking_uri: str | None) -> ScoredRun:
-    uri = prepare_store(tracking_uri)
+    uri = existing_store(tracking_uri)
     from mlflow import MlflowClient
     from mlflow.exceptions import MlflowException
 

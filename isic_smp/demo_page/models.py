@@ -98,11 +98,17 @@ def registered_choices(tracking_uri: str | None) -> tuple[list[Choice], list[str
     That is a version with an alias, a champion before others; else the newest one; else the package's own.
 
     Raises:
-        UserError: the store cannot be reached.
+        UserError: the store cannot be reached, or one that was named is not there.
     """
+    from isic_smp.store import NoStore
     from isic_smp.tracking.registry import CHAMPION, Registry
 
-    versions = Registry(tracking_uri).versions()
+    try:
+        versions = Registry(tracking_uri).versions()
+    except NoStore:
+        if tracking_uri is not None:  # it was asked for
+            raise
+        versions = []
     shipped = Choice(SHIPPED, f"{SHIPPED} (comes with the package)")
     if not versions:
         return [shipped], [SHIPPED]

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from isic_smp.errors import UserError
-from isic_smp.store import one_line, prepare_store, without_password
+from isic_smp.store import existing_store, one_line, without_password
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -41,7 +41,7 @@ def fetch_model(spec: str, into: Path, *, tracking_uri: str | None = None) -> Pa
         UserError: the store cannot be reached, or holds no such run or model.
     """
     os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
-    uri = prepare_store(tracking_uri)
+    uri = existing_store(tracking_uri)
     from mlflow import MlflowClient
 
     client = MlflowClient(uri)

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from isic_smp.errors import UserError
-from isic_smp.store import one_line, prepare_store, without_password
+from isic_smp.store import existing_store, one_line, without_password
 from isic_smp.tracking.evidence import MissingEvidence, compare_evidence, in_words, read_evidence
 from isic_smp.tracking.registry_card import describe, version_tags
 
@@ -52,13 +52,13 @@ def check_name(name: str) -> None:
 class Registry:
     """The registry of one MLflow store.
 
-    Every method raises UserError where the store cannot be reached, or refuses.
+    Every method raises UserError where the store cannot be reached, or refuses; making one does where it is not there.
     """
 
     def __init__(self, tracking_uri: str | None = None) -> None:
         from mlflow import MlflowClient
 
-        self.uri = prepare_store(tracking_uri)
+        self.uri = existing_store(tracking_uri)
         self.client: MlflowClient = MlflowClient(self.uri)
 
     def register(self, run_id: str, name: str) -> "ModelVersion":

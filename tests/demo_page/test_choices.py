@@ -5,6 +5,8 @@ import pytest
 from isic_smp.demo_page.models import named_choices, registered_choices
 from isic_smp.errors import UserError
 
+SHIPPED = ("isic2016", "isic2016 (comes with the package)")
+
 
 def test_only_models_on_offer_are_loaded(models, model_dirs):
     with pytest.raises(UserError, match="none of the models"):
@@ -17,12 +19,23 @@ def test_names_of_models():
     assert labels == ["les, version 3", "les (champion)", "a/run-1", "a/run-1/model", "run 00000000", "x"]
 
 
+def test_before_the_first_run_there_is_the_model_that_comes_with_the_package(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    choices, start = registered_choices(None)
+    assert [(choice.spec, choice.label) for choice in choices] == [SHIPPED] and start == ["isic2016"]
+    with pytest.raises(UserError, match=r"no MLflow store .*mistyped\.db: "):
+        registered_choices("sqlite:///mistyped.db")
+    assert not list(tmp_path.iterdir())
+
+
 @pytest.mark.slow
 def test_registered_versions(tmp_path):
-    uri = f"sqlite:///{tmp_path}/mlflow.db"
-    shipped = ("isic2016", "isic2016 (comes with the package)")
+    from isic_smp.store import prepare_store
+
+    uri = prepare_store(f"sqlite:///{tmp_path}/mlflow.db")
     choices, start = registered_choices(uri)
-    assert [(choice.spec, choice.label) for choice in choices] == [shipped] and start == ["isic2016"]
+    assert [(choice.spec, choice.label) for choice in choices] == [SHIPPED] and start == ["isic2016"]
     from mlflow import MlflowClient
 
     client = MlflowClient(uri)
@@ -39,6 +52,6 @@ def test_registered_versions(tmp_path):
         ("models:/lesions/1", "lesions, version 1 (champion)"),
         ("models:/moles/2", "moles, version 2 (candidate)"),
         ("models:/moles/1", "moles, version 1"),
-        shipped,
+        SHIPPED,
     ]
     assert start == ["models:/lesions/1"]

@@ -1,4 +1,5 @@
 import contextlib
+import importlib
 import re
 import shutil
 import socket
@@ -7,6 +8,7 @@ import time
 
 import pytest
 from free_port import free_port
+from PIL import Image
 
 from isic_smp import store as store_module
 from isic_smp.errors import UserError
@@ -163,3 +165,23 @@ def test_an_address_that_cannot_be_read_is_not_repeated(uri):
         prepare_store(uri)
     assert "pa" not in str(refusal.value).split() and "ss@" not in str(refusal.value)
     assert "ss@" not in without_password(uri)
+
+
+@pytest.mark.parametrize(
+    ("command", "words"),
+    [
+        ("registry", ["list"]),
+        ("registry", ["register", "0" * 32, "--name", "lesions"]),
+        ("predict", ["photos", "--model", "models:/lesions@champion"]),
+        ("compare", ["0" * 32, "1" * 32]),
+    ],
+)
+def test_who_only_reads_makes_no_store(command, words, in_this_process, monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    (tmp_path / "photos").mkdir()
+    Image.new("RGB", (40, 30), (200, 150, 130)).save(tmp_path / "photos" / "a.png")
+    done = in_this_process(importlib.import_module(f"isic_smp.{command}"), *words)
+    assert done.returncode == 2
+    assert f"no MLflow store {tmp_path}/mlruns/mlflow.db: train a run here first, or " in done.stderr
+    assert [path.name for path in tmp_path.iterdir()] == ["photos"]
