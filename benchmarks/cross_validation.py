@@ -4,8 +4,8 @@ python benchmarks/cross_validation.py --data-dir DIR --folds RUN_1 … RUN_N
 
 The RUNs are the N folds of one recipe and seed (`run --fold K/N`). IoU at own size, mean ± standard error over the
 images, of all and of the groups that pictures can be told apart by (`isic_smp/data/groups.py`, diagnoses), asked in
-four ways; the share under .65 is of two looks. Nothing is trained, and no test image is looked at. Writes
-results/cross_validation.json and docs/images/cross_validation.jpg, the worst masks in two looks.
+the ways of `networks.py`; the share under .65 is of the preset's own. Nothing is trained, and no test image is looked
+at. Writes results/cross_validation.json and docs/images/cross_validation.jpg, the worst masks.
 """
 
 import argparse
@@ -20,7 +20,7 @@ from common import iou, predictors_of_folds, report
 from networks import WAYS
 
 SHOWN = 12
-WAY = "two looks"
+WAY = "two looks, contrast raised"
 """That of the preset: failures are counted and the worst masks are drawn by it."""
 PICTURE = Path(__file__).parent.parent / "docs" / "images" / "cross_validation.jpg"
 

@@ -14,10 +14,12 @@ import numpy as np
 from common import iou, options_of_models, report, validation_pictures
 
 STEPS = ("second_look", "largest_piece", "close_bays")
-WAYS: dict[str, dict[str, bool]] = {
+PLAIN = {"least_contrast": 0.0}
+WAYS: dict[str, dict[str, bool | float]] = {
     "all": dict.fromkeys(STEPS, True),
     **{f"without {step}": dict.fromkeys(STEPS, True) | {step: False} for step in STEPS},
-    "none": dict.fromkeys(STEPS, False),
+    "without least_contrast": dict.fromkeys(STEPS, True) | PLAIN,
+    "none": dict.fromkeys(STEPS, False) | PLAIN,
     "all, flips averaged": dict.fromkeys(STEPS, True) | {"test_time_flips": True},
 }
 """How masks are finished, by the settings of `Preprocessing`; flips are averaged in the last row alone."""

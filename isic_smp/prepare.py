@@ -15,6 +15,7 @@ from isic_smp.data.isic2016 import LesionData
 from isic_smp.data.pairs import Pair
 from isic_smp.data.pipeline import SavedPipeline
 from isic_smp.data.taught import TaughtPixels
+from isic_smp.inference.faintest import least_contrast
 from isic_smp.inference.preprocessing import Preprocessing
 from isic_smp.inference.second_look import FINER
 from isic_smp.models.upconvnet import UpConvNet
@@ -141,15 +142,15 @@ def prepare(
         validation,
         statistics=_statistics(recipe, model, pixels[0], augmenter),
         validation_pixels=pixels[1],
-        preprocessing=_preprocessing(recipe, model),
+        preprocessing=_preprocessing(recipe, model, CoarserPixels(pixels[0], recipe.size)),
         weights_used=weights_used,
         pipeline_digest=pipeline.digest if pipeline else "",
         teachers_digest=learned.digest if isinstance(learned, TaughtPixels) else "",
     )
 
 
-def _preprocessing(recipe: Recipe, model: UpConvNet) -> Preprocessing:
-    """What goes with the trained model."""
+def _preprocessing(recipe: Recipe, model: UpConvNet, learned: CoarserPixels) -> Preprocessing:
+    """What goes with the trained model; how faint the lesions are that it has `learned` from is a part of it."""
     return Preprocessing(
         size=recipe.size,
         mean=model.mean,  # type: ignore[arg-type]
@@ -157,6 +158,7 @@ def _preprocessing(recipe: Recipe, model: UpConvNet) -> Preprocessing:
         threshold=recipe.threshold,
         test_time_flips=recipe.test_time_flips,
         second_look=recipe.second_look,
+        least_contrast=least_contrast(learned) if recipe.raise_contrast else 0.0,
         largest_piece=recipe.largest_piece,
         close_bays=recipe.close_bays,
     )

@@ -12,7 +12,6 @@ from isic_smp.data.resize import resize_image, upsample_probabilities
 from isic_smp.errors import UserError
 from isic_smp.inference.finish import finished
 from isic_smp.inference.preprocessing import Preprocessing
-from isic_smp.inference.second_look import look_twice
 from isic_smp.inference.symmetries import mean_over_symmetries
 from isic_smp.training.device import autocast
 
@@ -25,8 +24,7 @@ class Predictor:
 
     Args:
         model: binary smp segmentation model that gives logits (`classes=1`, `activation=None`).
-        preprocessing: size, normalisation, threshold, test-time flips, a second look, and whether masks are of one
-            piece.
+        preprocessing: size, normalisation, threshold, test-time flips, a second look, and the shape of masks.
         device: a torch device.
         precision: bf16 computes the network under autocast.
 
@@ -113,7 +111,7 @@ class Predictor:
         return found
 
     def _seen(self, batch: Tensor) -> Tensor:
-        return look_twice(self._forward, batch) if self.preprocessing.second_look else self._forward(batch)
+        return self.preprocessing.look(self._forward, batch)
 
     def _forward(self, batch: Tensor) -> Tensor:
         batch = batch.contiguous(memory_format=torch.channels_last)

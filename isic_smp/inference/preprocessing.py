@@ -2,7 +2,7 @@
 
 import dataclasses
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,13 +11,13 @@ import torch
 from torch import Tensor
 
 from isic_smp.errors import UserError
-from isic_smp.inference.second_look import FINER
+from isic_smp.inference.second_look import FINER, look_twice
 from isic_smp.models.normalise import normalise
 
 RGB = 3
 # Settings that a saved model may not know yet; it does as the defaults say.
-_ADDED = {"largest_piece", "second_look", "close_bays"}
-_SWITCHES = ("test_time_flips", *sorted(_ADDED))
+_ADDED = {"largest_piece", "second_look", "close_bays", "least_contrast"}
+_SWITCHES = ("test_time_flips", "largest_piece", "second_look", "close_bays")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,6 +44,9 @@ class Preprocessing:
     """Close what is narrow in a mask's outline (`isic_smp.inference.bays`)."""
     second_look: bool = False
     """Look at the part around the lesion once more, enlarged (`isic_smp.inference.second_look`)."""
+    least_contrast: float = 0.0
+    """Lesions that differ less from the skin around them, in RGB from 0 to 1, are given so much contrast for the second
+    look (`isic_smp.inference.contrast`); 0: none is."""
 
     def __post_init__(self) -> None:
         for name in ("mean", "std"):
@@ -58,6 +61,8 @@ class Preprocessing:
         for name in _SWITCHES:  # the text "false" would switch it on
             if not isinstance(getattr(self, name), bool):
                 raise UserError(f"{name} must be true or false, got {getattr(self, name)!r}")
+        if not 0 <= self.least_contrast <= 1:
+            raise UserError(f"least_contrast must lie between 0 and 1, got {self.least_contrast}")
         if not 0 < self.threshold < 1:
             raise UserError(f"threshold must lie between 0 and 1, got {self.threshold}")
 
@@ -72,7 +77,12 @@ class Preprocessing:
     def of_the_network(self) -> "Preprocessing":
         """What a single pass through the network alone needs."""
         return dataclasses.replace(
-            self, test_time_flips=False, largest_piece=False, close_bays=False, second_look=False
+            self,
+            test_time_flips=False,
+            largest_piece=False,
+            close_bays=False,
+            second_look=False,
+            least_contrast=0.0,
         )
 
     def to_tensor(self, images: np.ndarray | Tensor, *, device: str | torch.device = "cpu") -> Tensor:
@@ -90,6 +100,22 @@ class Preprocessing:
             raise ValueError(f"expected uint8 images (B, {side}, {side}, {RGB}), got {images.dtype} {shape}")
         pixels = torch.as_tensor(images).to(device, non_blocking=True)
         return normalise(pixels, mean=self.mean, std=self.std)
+
+    def look(self, network: Callable[[Tensor], Tensor], batch: Tensor) -> Tensor:
+        """What the network says in as many looks as these settings have.
+
+        Args:
+            network: gives logits, (B, 3, size, size) to (B, 1, size, size), for any B.
+            batch: of `to_tensor`.
+
+        Returns:
+            Logits, float (B, 1, input_size, input_size).
+        """
+        if not self.second_look:
+            return network(batch)
+        return look_twice(
+            network, batch, least_contrast=self.least_contrast, normalised_by=(self.mean, self.std)
+        )
 
     def to_dict(self) -> dict[str, Any]:
         """The fields as plain JSON values."""

@@ -27,7 +27,6 @@ from isic_smp.inference.expected_iou import FITTED, ExpectedIoU
 from isic_smp.inference.finish import finished
 from isic_smp.inference.preprocessing import Preprocessing
 from isic_smp.inference.received import is_served, list_images, read_pixels
-from isic_smp.inference.second_look import look_twice
 from isic_smp.inference.symmetries import mean_over_symmetries
 
 MAX_IMAGES = 32
@@ -156,7 +155,7 @@ class LesionModel(PythonModel):
 
     def _seen(self, batch: torch.Tensor) -> torch.Tensor:
         """Logits, (B, 1, S, S) of (B, 3, S, S)."""
-        return look_twice(self.network, batch) if self.preprocessing.second_look else self.network(batch)
+        return self.preprocessing.look(self.network, batch)
 
 
 def _with_png(row: dict[str, Any]) -> dict[str, Any]:

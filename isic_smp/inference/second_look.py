@@ -12,6 +12,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from isic_smp.inference.contrast import Colour, Raising, raised, raising
+
 FINER = 2
 """The picture is handed over with so many times the network's pixels along each side."""
 ROOM = 1.6
@@ -21,23 +23,43 @@ _LEAST = 0.25
 """… and at least this part of the frame: beyond that nothing in the picture is new."""
 
 
-def look_twice(network: Callable[[Tensor], Tensor], batch: Tensor) -> Tensor:
+def look_twice(
+    network: Callable[[Tensor], Tensor],
+    batch: Tensor,
+    *,
+    least_contrast: float = 0.0,
+    normalised_by: tuple[Colour, Colour] = ((0.0, 0.0, 0.0), (1.0, 1.0, 1.0)),
+) -> Tensor:
     """What the network says of each picture, and in the part around its lesion, of that part enlarged.
 
     Args:
         network: gives logits, (B, 3, S, S) to (B, 1, S, S), for any B.
         batch: normalised pictures, float (B, 3, 2 S, 2 S).
+        least_contrast: fainter lesions have it in the second look (`isic_smp.inference.contrast`).
+        normalised_by: mean and standard deviation of each channel; only contrast asks for them.
 
     Returns:
         Logits, float (B, 1, 2 S, 2 S): of one look, enlarged bilinearly, where that saw no lesion (no pixel above a
-        probability of .5) or one that fills the frame.
+        probability of .5), or one that fills the frame and is not faint.
     """
-    first = network(functional.avg_pool2d(batch, FINER))
+    small = functional.avg_pool2d(batch, FINER)
+    first = network(small)
     logits = functional.interpolate(first, scale_factor=FINER, mode="bilinear", align_corners=False)
     middle, half = _window(first)
-    again = torch.nonzero(half < 1).flatten()
+    shows_more = half < 1
+    seen = network
+    if least_contrast > 0:
+        mean, std = normalised_by
+        by = raising(small, first, std, least_contrast)
+        shows_more |= by.factor.flatten() > 1
+        chosen = Raising(*(values[shows_more] for values in by))
+
+        def seen(part: Tensor) -> Tensor:
+            return network(raised(part, chosen, mean, std))
+
+    again = torch.nonzero(shows_more).flatten()
     if len(again):
-        logits[again] = _looked_at(network, batch[again], logits[again], middle[again], half[again])
+        logits[again] = _looked_at(seen, batch[again], logits[again], middle[again], half[again])
     return logits
 
 

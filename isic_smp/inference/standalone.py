@@ -17,6 +17,7 @@ MODULES = (
     "isic_smp.data.images",
     "isic_smp.data.resize",
     "isic_smp.models.normalise",
+    "isic_smp.inference.contrast",
     "isic_smp.inference.second_look",
     "isic_smp.inference.preprocessing",
     "isic_smp.inference.symmetries",

@@ -116,6 +116,7 @@ def card(shipped: Bundle, scores: dict[str, Scores]) -> str:
 def _prediction(preprocessing: Preprocessing) -> str:
     flips = "averaged over eight flips and turns" if preprocessing.test_time_flips else "one pass"
     looks = ", the part around the lesion looked at twice" if preprocessing.second_look else ""
+    looks += ", with more contrast where it is faint" if looks and preprocessing.least_contrast else ""
     piece = ", the largest piece kept" if preprocessing.largest_piece else ""
     return f"{flips}{looks}{piece}{', narrow bays of the outline closed' if preprocessing.close_bays else ''}"
 

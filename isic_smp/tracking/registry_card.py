@@ -60,6 +60,7 @@ def describe(metadata: Mapping[str, Any], run: "Run") -> str:
         f"std {own['std']}; a pixel is lesion above {own['threshold']}"
         f"{'; test-time flips' if own['test_time_flips'] else ''}"
         f"{'; the part around the lesion looked at twice, enlarged' if own.get('second_look') else ''}"
+        f"{', with more contrast where it is faint' if own.get('second_look') and own.get('least_contrast') else ''}"
         f"{'; the largest piece of a mask alone' if own.get('largest_piece') else ''}"
         f"{'; narrow bays of its outline closed' if own.get('close_bays') else ''}. `mlflow.pyfunc.load_model` does all that; "
         f"`mlflow.pytorch.load_model` gives the network alone: {metadata.get('program')}.",

@@ -132,6 +132,8 @@ class Recipe:
     """Average the prediction over the eight flips and quarter turns."""
     second_look: bool = False
     """Look at the part around the lesion once more, enlarged: one more pass, unless the lesion fills the frame."""
+    raise_contrast: bool = False
+    """Give lesions that are fainter than nearly all in training more contrast for the second look."""
     largest_piece: bool = False
     """Keep the largest connected piece of each mask alone: a dermoscopy picture is taken of one lesion."""
     close_bays: bool = False
@@ -279,6 +281,7 @@ _DEFAULT = Recipe(
     plain_statistics=0.5,
     keep="last",  # the schedule and the average end well; the best of 100 epochs on 90 images is mostly luck
     second_look=True,  # as much as averaging the flips, for one more pass in place of seven
+    raise_contrast=True,  # half of the masks that fail are of faint lesions, and other people's may be fainter
     largest_piece=True,
     close_bays=True,
 )

@@ -44,19 +44,22 @@ def test_survives_json():
         largest_piece=True,
         close_bays=True,
         second_look=True,
+        least_contrast=0.2,
     )
     assert Preprocessing.from_dict(json.loads(json.dumps(saved.to_dict()))) == saved
 
 
 def test_a_model_of_before_these_settings_does_without_them():
     older = IMAGENET.to_dict()
-    del older["largest_piece"], older["second_look"], older["close_bays"]
+    added = ("largest_piece", "second_look", "close_bays", "least_contrast")
+    for name in added:
+        del older[name]
     assert Preprocessing.from_dict(older) == IMAGENET
-    assert not (IMAGENET.largest_piece or IMAGENET.second_look or IMAGENET.close_bays)
+    assert not any(getattr(IMAGENET, name) for name in added)
 
 
 def test_a_second_look_asks_for_pictures_of_more_pixels_and_the_network_alone_does_not():
-    twice = dataclasses.replace(IMAGENET, second_look=True, test_time_flips=True)
+    twice = dataclasses.replace(IMAGENET, second_look=True, least_contrast=0.2, test_time_flips=True)
     pixels = np.zeros((1, 8, 8, 3), np.uint8)
     assert twice.input_size == 8 and twice.to_tensor(pixels).shape == (1, 3, 8, 8)
     assert twice.of_the_network() == IMAGENET
