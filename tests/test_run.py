@@ -131,6 +131,7 @@ def test_a_run_takes_the_place_of_the_one_before_it_in_its_folder(place, again):
     assert [file for file in out.rglob("*test*") if "journal" not in file.parts] == []
 
 
+@pytest.mark.slow
 def test_a_second_training_in_a_folder_is_not_wiped_where_it_was_interrupted_while_it_was_scored(
     place, again, monkeypatch
 ):
@@ -149,6 +150,7 @@ def test_a_second_training_in_a_folder_is_not_wiped_where_it_was_interrupted_whi
     assert load_bundle(place / "out" / "scored").info["recipe"]["seed"] == 1
 
 
+@pytest.mark.slow
 def test_a_run_waits_until_the_files_of_the_one_before_it_are_sent(
     client, place, again, monkeypatch, in_this_process
 ):
@@ -360,6 +362,7 @@ def test_sigterm_marks_the_run_and_resume_ends_it_as_if_nothing_had_been(client,
     assert run_of(client, place, "cut short").info.run_id != run.info.run_id
 
 
+@pytest.mark.slow
 def test_another_pipeline_under_the_same_name_does_not_go_on_with_a_run(client, place, again):
     file = place / "views.json"
     views = albumentations.Compose([albumentations.HorizontalFlip(p=0.5)])
