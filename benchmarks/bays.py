@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-from common import iou, options_of_a_model, report, validation_pictures
+from common import draw_outlines, iou, options_of_a_model, report, validation_pictures
 
 REACHES = (0.0, 0.2, 0.3, 0.4, 0.5)
 """Radius of the disc, in parts of the lesion's; 0 leaves masks as they are."""
@@ -67,18 +67,9 @@ def main() -> None:
 
 def draw(images: Sequence, masks: Sequence, open_: tuple, closed: tuple) -> None:
     """From the mask that lost most by closing its bays to the one that gained most."""
-    import cv2
-
-    from isic_smp.tracking.figures import overlay
-
     order = np.argsort(closed[0] - open_[0])
     picked = order[[0, 1, *range(2 - SHOWN, 0)]]
-    rows = [
-        [overlay(images[n], masks[n], chances[n], caption, side=360) for n in picked]
-        for (_, chances), caption in ((open_, "as seen"), (closed, "bays closed"))
-    ]
-    picture = np.concatenate([np.concatenate(row, axis=1) for row in rows])
-    cv2.imwrite(str(PICTURE), picture[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, 85])
+    draw_outlines(PICTURE, images, masks, picked, {"as seen": open_[1], "bays closed": closed[1]})
 
 
 if __name__ == "__main__":

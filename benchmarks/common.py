@@ -9,7 +9,7 @@ import platform
 import resource
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -196,6 +196,40 @@ def predictors_of_folds(data: Any, runs: Sequence[str]) -> dict[str, Any]:
             raise UserError(f"{run} was not trained on a fold of the data in {data.root}")
         found |= {pair.id: Predictor(bundle.model, bundle.preprocessing) for pair in part.val}
     return found
+
+
+def in_group(group: str, images: Sequence[Any], masks: Sequence[Any]) -> Any:
+    """Which pictures belong to a group of `isic_smp.data.groups`, bool (N,)."""
+    import numpy as np
+
+    from isic_smp.data.groups import GROUPS, SIZE, marks
+    from isic_smp.data.resize import resize_image, resize_mask
+
+    small = np.stack([resize_image(image, SIZE) for image in images])
+    return GROUPS[group](marks(small, np.stack([resize_mask(mask, SIZE) for mask in masks])))
+
+
+def draw_outlines(
+    picture: Path,
+    images: Sequence[Any],
+    masks: Sequence[Any],
+    picked: Iterable[int],
+    ways: Mapping[str, Sequence[Any]],
+) -> None:
+    """The picked images with true and predicted outlines, a row for each way's probabilities, as a JPEG file."""
+    import cv2
+    import numpy as np
+
+    from isic_smp.tracking.figures import overlay
+
+    columns = [
+        np.concatenate(
+            [overlay(images[n], masks[n], chances[n], way, side=360) for way, chances in ways.items()]
+        )
+        for n in picked
+    ]
+    drawn = np.concatenate(columns, axis=1)
+    cv2.imwrite(str(picture), drawn[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, 85])
 
 
 def iou(predicted: Any, truth: Any) -> float:

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-from common import iou, options_of_models, report, validation_pictures
+from common import draw_outlines, in_group, iou, options_of_models, report, validation_pictures
 
 LEAST = (0.0, 0.16, 0.24, 0.32)
 """What is raised to, as `Preprocessing.least_contrast`: 0.16 is what a model of all training pictures has, 0.24 one that
@@ -30,18 +30,13 @@ def main() -> None:
     import torch
 
     torch.set_num_threads(1)
-    from isic_smp.data.groups import GROUPS, SIZE, marks
-    from isic_smp.data.resize import resize_image, resize_mask, upsample_probabilities
+    from isic_smp.data.resize import resize_image, upsample_probabilities
     from isic_smp.inference.open_predictor import open_predictor
     from isic_smp.inference.predictor import Predictor
     from isic_smp.inference.second_look import FINER
 
     images, masks = validation_pictures(options.data_dir, options.hold_out)
-    resized = [
-        (resize_image(image, SIZE), resize_mask(mask, SIZE))
-        for image, mask in zip(images, masks, strict=True)
-    ]
-    faint = GROUPS["faint"](marks(*(np.stack(kind) for kind in zip(*resized, strict=True))))
+    faint = in_group("faint", images, masks)
     opened = {model: open_predictor(model).predictor for model in options.models}
     size = next(iter(opened.values())).preprocessing.size * FINER
     shrunk = np.stack([resize_image(image, size) for image in images])
@@ -95,18 +90,9 @@ def _with_error(change: np.ndarray) -> str:
 
 def draw(images: Sequence, masks: Sequence, plain: tuple, raised: tuple, faint: np.ndarray) -> None:
     """Faint lesions by the first model: the one that lost most by it, and those that gained most."""
-    import cv2
-
-    from isic_smp.tracking.figures import overlay
-
     order = faint[np.argsort((raised[0] - plain[0])[0, faint])]
     picked = order[[0, *range(1 - SHOWN, 0)]]
-    rows = [
-        [overlay(images[n], masks[n], chances[n], caption, side=360) for n in picked]
-        for (_, chances), caption in ((plain, "as it is"), (raised, "raised"))
-    ]
-    picture = np.concatenate([np.concatenate(row, axis=1) for row in rows])
-    cv2.imwrite(str(PICTURE), picture[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, 85])
+    draw_outlines(PICTURE, images, masks, picked, {"as it is": plain[1], "raised": raised[1]})
 
 
 if __name__ == "__main__":

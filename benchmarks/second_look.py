@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-from common import iou, options_of_a_model, report, validation_pictures
+from common import draw_outlines, in_group, iou, options_of_a_model, report, validation_pictures
 
 ROOMS = (None, 2.2, 1.6, 1.3)
 """Side of the part that is looked at again, in parts of the lesion's; None is one look."""
@@ -29,19 +29,12 @@ def main() -> None:
     import torch
 
     torch.set_num_threads(1)
-    from isic_smp.data.groups import GROUPS, SIZE, marks
-    from isic_smp.data.resize import resize_image, resize_mask
     from isic_smp.inference import second_look
     from isic_smp.inference.open_predictor import open_predictor
     from isic_smp.inference.predictor import Predictor
 
     images, masks = validation_pictures(options.data_dir, options.hold_out)
-    resized = [
-        (resize_image(image, SIZE), resize_mask(mask, SIZE))
-        for image, mask in zip(images, masks, strict=True)
-    ]
-    small = GROUPS["small"](marks(*(np.stack(kind) for kind in zip(*resized, strict=True))))
-
+    small = in_group("small", images, masks)
     opened = open_predictor(options.model).predictor
     passes: list[int] = []
     opened.model.register_forward_pre_hook(lambda _, inputs: passes.append(len(inputs[0])))
@@ -50,7 +43,10 @@ def main() -> None:
         found: dict = {"part looked at again": f"{room} times the lesion" if room else "none"}
         for flips in (False, True):
             settings = dataclasses.replace(
-                opened.preprocessing, test_time_flips=flips, second_look=room is not None
+                opened.preprocessing,
+                test_time_flips=flips,
+                second_look=room is not None,
+                least_contrast=0.0,  # which asks for second looks of its own
             )
             second_look.ROOM = room or chosen
             predictor = Predictor(opened.model, settings)
@@ -80,18 +76,9 @@ def main() -> None:
 
 def draw(images: Sequence, masks: Sequence, once: tuple, twice: tuple, small: np.ndarray) -> None:
     """Small lesions, from the one that lost most by the second look to the one that gained most."""
-    import cv2
-
-    from isic_smp.tracking.figures import overlay
-
     order = small[np.argsort((twice[0] - once[0])[small])]
     picked = order[np.linspace(0, len(order) - 1, SHOWN).round().astype(int)]
-    rows = [
-        [overlay(images[n], masks[n], chances[n], caption, side=360) for n in picked]
-        for (_, chances, _), caption in ((once, "one look"), (twice, "two looks"))
-    ]
-    picture = np.concatenate([np.concatenate(row, axis=1) for row in rows])
-    cv2.imwrite(str(PICTURE), picture[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, 85])
+    draw_outlines(PICTURE, images, masks, picked, {"one look": once[1], "two looks": twice[1]})
 
 
 if __name__ == "__main__":
