@@ -145,6 +145,13 @@ def test_signed_rank_is_scipys_and_leaves_zeros_out():
     assert signed_rank(np.zeros(3)) == (1, 0)
 
 
+def test_differences_that_rounding_has_parted_share_their_rank():
+    equal = np.array([0.3, 0.3, -0.3, -0.3, 0.1, 0.2])
+    parted = np.array([0.1 + 0.2, 0.3, -0.3, -(0.1 + 0.2), 0.1, 0.2])  # 0.1 + 0.2 is not 0.3 to the last bit
+    assert not np.array_equal(parted, equal)
+    assert signed_rank(parted) == signed_rank(equal)
+
+
 def test_ranks_may_point_the_other_way_than_the_mean():
     few = np.where(np.arange(60) % 6 == 0, 0.3, -0.002)
     compared = compare_paired(np.zeros(60), few)

@@ -39,7 +39,7 @@ _Loader.add_implicit_resolver(
 
 
 def read_settings(path: Path, what: str) -> dict[Any, Any]:
-    """The mapping in the YAML file `path`.
+    """The mapping in the YAML file `path`; `~/` at the beginning of a value is the home folder.
 
     Args:
         path: the file.
@@ -60,4 +60,11 @@ def read_settings(path: Path, what: str) -> dict[Any, Any]:
         raise UserError(f"cannot read the {what} {path}: {' '.join(str(error).split())[:300]}") from None
     if not isinstance(settings, dict):
         raise UserError(f"the {what} {path} must hold `setting: value` lines, got {type(settings).__name__}")
-    return settings
+    return {name: _with_home(value) for name, value in settings.items()}
+
+
+def _with_home(value: Any) -> Any:
+    """`~/path` with the home folder in it, which a shell would have put there."""
+    if isinstance(value, list):
+        return [_with_home(one) for one in value]
+    return str(Path(value).expanduser()) if isinstance(value, str) and value.startswith("~/") else value

@@ -99,6 +99,17 @@ def test_a_yaml_file_builds_on_the_preset_it_names(tmp_path):
     assert load_recipe(str(file)) == dataclasses.replace(PRESETS["report"], epochs=3, lr=1.0)
 
 
+def test_a_yaml_file_may_name_the_home_folder(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", "/home/someone")
+    file = tmp_path / "mine.yaml"
+    file.write_text(
+        "encoder_weights: ~/mobilenet.safetensors\nteachers: [~/runs/one, models:/two@champion]\n"
+    )
+    recipe = load_recipe(str(file))
+    assert recipe.encoder_weights == "/home/someone/mobilenet.safetensors"
+    assert recipe.teachers == ("/home/someone/runs/one", "models:/two@champion")
+
+
 @pytest.mark.parametrize(
     ("written", "meant"), [("off", "off"), ("on", "on"), ('"off"', "off"), ("auto", "auto")]
 )
