@@ -36,13 +36,15 @@ def main() -> None:
     opened = open_predictor(options.model).predictor
     chosen, rows, seen = bays.REACH, [], {}
     for flips in (False, True):
-        settings = dataclasses.replace(opened.preprocessing, test_time_flips=flips)
+        settings = dataclasses.replace(opened.preprocessing, test_time_flips=flips, wrap_below=0.0)
         size, model = settings.input_size, opened.model
         looked = Predictor(model, settings)
-        logits = torch.cat([looked.logits(resize_image(image, size)[None]) for image in images])
+        shrunk = np.stack([resize_image(image, size) for image in images])
+        logits = torch.cat([looked.logits(image[None]) for image in shrunk])
         for reach in REACHES:
             bays.REACH = reach or chosen
-            shaped = Predictor(model, dataclasses.replace(settings, close_bays=reach > 0)).from_logits(logits)
+            finish = dataclasses.replace(settings, close_bays=reach > 0)
+            shaped = Predictor(model, finish).from_logits(logits, shrunk)
             chances = [
                 upsample_probabilities(m.numpy(), mask.shape) for m, mask in zip(shaped, masks, strict=True)
             ]

@@ -194,8 +194,55 @@ def predictors_of_folds(data: Any, runs: Sequence[str]) -> dict[str, Any]:
         part = as_divided(data, trained_on["fingerprint"], cache_dir=default_cache_dir())
         if "fold" not in trained_on or part.fingerprint != trained_on["fingerprint"]:
             raise UserError(f"{run} was not trained on a fold of the data in {data.root}")
-        found |= {pair.id: Predictor(bundle.model, bundle.preprocessing) for pair in part.val}
+        predictor = Predictor(bundle.model, bundle.preprocessing)
+        found |= {pair.id: predictor for pair in part.val}
     return found
+
+
+def asked_pictures(options: argparse.Namespace) -> tuple[Sequence[Any], Sequence[Any], dict[str, list[Any]]]:
+    """Images and masks at their own sizes, and for each model the predictor that each picture is asked of.
+
+    Args:
+        options: of `options_of_models`, and `folds`: with them all that they were validated on, each picture asked of the
+            one that has not seen it; without, `validation_pictures`, asked of each of the models.
+    """
+    from isic_smp.data.isic2016 import load_isic2016
+    from isic_smp.data.pairs import read_pair
+    from isic_smp.inference.open_predictor import open_predictor
+
+    if not options.folds:
+        images, masks = validation_pictures(options.data_dir, options.hold_out)
+        return (
+            images,
+            masks,
+            {model: [open_predictor(model).predictor] * len(images) for model in options.models},
+        )
+    data = load_isic2016(options.data_dir)
+    asked = predictors_of_folds(data, options.folds)
+    pairs = [pair for pair in (*data.train, *data.val) if pair.id in asked]
+    images, masks = zip(*map(read_pair, pairs), strict=True)
+    return images, masks, {"folds": [asked[pair.id] for pair in pairs]}
+
+
+def predicted(predictors: Sequence[Any], images: Sequence[Any], **settings: Any) -> list[Any]:
+    """The mask of each image, bool (H, W), by its predictor, some of whose settings are others."""
+    import dataclasses
+
+    from isic_smp.inference.predictor import Predictor
+
+    found: list[Any] = [None] * len(images)
+    for predictor in dict.fromkeys(predictors):
+        finish = dataclasses.replace(predictor.preprocessing, **settings)
+        own = [n for n, one in enumerate(predictors) if one is predictor]
+        chances = Predictor(predictor.model, finish).predict([images[n] for n in own])
+        for n, chance in zip(own, chances, strict=True):
+            found[n] = chance > finish.threshold
+    return found
+
+
+def with_error(values: Any) -> str:
+    """The mean of values, (N,), with its sign and standard error."""
+    return f"{values.mean():+.4f} ± {values.std() / len(values) ** 0.5:.4f}"
 
 
 def in_group(group: str, images: Sequence[Any], masks: Sequence[Any]) -> Any:

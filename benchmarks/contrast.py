@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-from common import draw_outlines, in_group, iou, options_of_models, report, validation_pictures
+from common import draw_outlines, in_group, iou, options_of_models, report, validation_pictures, with_error
 
 LEAST = (0.0, 0.16, 0.24, 0.32)
 """What is raised to, as `Preprocessing.least_contrast`: 0.16 is what a model of all training pictures has, 0.24 one that
@@ -51,7 +51,11 @@ def main() -> None:
             scores, chances = [], []
             for asked in opened.values():
                 settings = dataclasses.replace(
-                    asked.preprocessing, test_time_flips=flips, second_look=True, least_contrast=least
+                    asked.preprocessing,
+                    test_time_flips=flips,
+                    second_look=True,
+                    least_contrast=least,
+                    wrap_below=0.0,
                 )
                 predictor = Predictor(asked.model, settings)
                 maps = [
@@ -71,8 +75,8 @@ def main() -> None:
                 for m, s in zip(opened, scores, strict=True)
             }
             row |= {
-                "change": _with_error(change),
-                "of faint": _with_error(change[faint]),
+                "change": with_error(change),
+                "of faint": with_error(change[faint]),
                 "failed": f"{(np.array(scores) < 0.65).mean():.1%}",
                 "passes": round(sum(passes) / len(images) / len(opened) / (8 if flips else 1), 2),
             }
@@ -82,10 +86,6 @@ def main() -> None:
     report("contrast", {title: rows}, models=options.models, hold_out=options.hold_out)
     if options.hold_out:  # the usual images have few faint lesions
         draw(images, masks, seen[0.0, False], seen[DRAWN, False], np.flatnonzero(faint))
-
-
-def _with_error(change: np.ndarray) -> str:
-    return f"{change.mean():+.4f} ± {change.std() / np.sqrt(len(change)):.4f}"
 
 
 def draw(images: Sequence, masks: Sequence, plain: tuple, raised: tuple, faint: np.ndarray) -> None:

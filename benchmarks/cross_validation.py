@@ -20,7 +20,7 @@ from common import iou, predictors_of_folds, report
 from networks import WAYS
 
 SHOWN = 12
-WAY = "two looks, contrast raised"
+WAY = "two looks, faint ones raised and wrapped"
 """That of the preset: failures are counted and the worst masks are drawn by it."""
 PICTURE = Path(__file__).parent.parent / "docs" / "images" / "cross_validation.jpg"
 

@@ -40,15 +40,18 @@ LATER = {
     "sharp_views": (False, ["--no-sharp-views"]),
 }
 """What the presets did not have when earlier figures were measured: the setting without it, and the options that say so."""
-WAYS = {
-    ONE_LOOK: {"test_time_flips": False, "second_look": False},
-    "two looks": {"test_time_flips": False, "second_look": True, "least_contrast": 0.0},
-    "two looks, contrast raised": {"test_time_flips": False, "second_look": True},
-    "one look, flips": {"test_time_flips": True, "second_look": False},
-    "two looks, flips": {"test_time_flips": True, "second_look": True, "least_contrast": 0.0},
-    "two looks, contrast raised, flips": {"test_time_flips": True, "second_look": True},
+_LOOKS: dict[str, dict[str, bool | float]] = {
+    ONE_LOOK: {"second_look": False, "wrap_below": 0.0},
+    "two looks": {"second_look": True, "least_contrast": 0.0, "wrap_below": 0.0},
+    "two looks, contrast raised": {"second_look": True, "wrap_below": 0.0},
+    "two looks, faint ones raised and wrapped": {"second_look": True},
 }
-"""How a trained network is asked; where contrast is raised, as far as its own training pictures say."""
+WAYS = {
+    f"{way}{ending}": looks | {"test_time_flips": flips}
+    for ending, flips in (("", False), (", flips", True))
+    for way, looks in _LOOKS.items()
+}
+"""How a trained network is asked; what is faint, its own training pictures say."""
 TAUGHT = ", taught"
 """Ends the names of networks that learn from the fine-tuned ones, of all seeds, as well as from the masks."""
 UNET = "smp.Unet, whole MobileNetV2"

@@ -47,6 +47,7 @@ def main() -> None:
                 test_time_flips=flips,
                 second_look=room is not None,
                 least_contrast=0.0,  # which asks for second looks of its own
+                wrap_below=0.0,
             )
             second_look.ROOM = room or chosen
             predictor = Predictor(opened.model, settings)

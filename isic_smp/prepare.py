@@ -151,6 +151,7 @@ def prepare(
 
 def _preprocessing(recipe: Recipe, model: UpConvNet, learned: CoarserPixels) -> Preprocessing:
     """What goes with the trained model; how faint the lesions are that it has `learned` from is a part of it."""
+    faintest = least_contrast(learned) if recipe.raise_contrast or recipe.wrap_faint else 0.0
     return Preprocessing(
         size=recipe.size,
         mean=model.mean,  # type: ignore[arg-type]
@@ -158,7 +159,8 @@ def _preprocessing(recipe: Recipe, model: UpConvNet, learned: CoarserPixels) -> 
         threshold=recipe.threshold,
         test_time_flips=recipe.test_time_flips,
         second_look=recipe.second_look,
-        least_contrast=least_contrast(learned) if recipe.raise_contrast else 0.0,
+        least_contrast=faintest if recipe.raise_contrast else 0.0,
+        wrap_below=faintest if recipe.wrap_faint else 0.0,
         largest_piece=recipe.largest_piece,
         close_bays=recipe.close_bays,
     )

@@ -177,12 +177,14 @@ def test_a_run_waits_until_the_files_of_the_one_before_it_are_sent(
 
 
 def test_a_second_look_goes_with_the_model_and_into_its_scores(client, place, again):
-    done = again("--second-look", "--raise-contrast", "--freeze", "--output-dir", "out/twice")
+    done = again("--second-look", "--raise-contrast", "--wrap-faint", "--freeze", "--output-dir", "out/twice")
     assert done.returncode == 0, done.stderr
     bundle = load_bundle(place / "out" / "twice")
     assert bundle.preprocessing.second_look and bundle.preprocessing.size == 32
     assert 0.05 < bundle.preprocessing.least_contrast < 0.9  # the training pictures'
-    assert load_bundle(place / "out" / "frozen").preprocessing.least_contrast == 0
+    assert bundle.preprocessing.wrap_below == bundle.preprocessing.least_contrast
+    without = load_bundle(place / "out" / "frozen").preprocessing
+    assert without.least_contrast == without.wrap_below == 0
     assert "at 64×64 pixels" in done.stdout
     assert run_of(client, place, "twice").data.params["second_look"] == "True"
     data, _ = resolve_data("synthetic", place / "pictures", cache_dir=place / "cache")

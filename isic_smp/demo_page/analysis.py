@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import cv2
 import numpy as np
@@ -11,6 +12,15 @@ from isic_smp.inference.predictor import Predictor
 
 OUTLINE_GRID = 1024
 """Longer side of the grid on which outlines are traced; finer than a screen shows them."""
+
+
+class Answer(NamedTuple):
+    """What a model said of an image."""
+
+    probabilities: np.ndarray
+    """float32 (S, S) from 0 to 1, S being the model's input size; not `finished`: that depends on the threshold."""
+    picture: np.ndarray
+    """What it was shown, uint8 (S, S, 3), RGB."""
 
 
 @dataclass(frozen=True)
@@ -33,25 +43,22 @@ class Drawing:
     """Whether the lesion reaches the border of the image."""
 
 
-def analyse(image: np.ndarray, predictor: Predictor) -> np.ndarray:
-    """Lesion probabilities at the model's input size, not `finished`: its shape depends on the threshold.
+def analyse(image: np.ndarray, predictor: Predictor) -> Answer:
+    """Ask a model.
 
     Args:
         image: uint8 (H, W, 3), RGB.
         predictor: the model.
-
-    Returns:
-        float32 (input_size, input_size), 0 to 1.
     """
-    small = resize_image(image, predictor.preprocessing.input_size)[None]
-    return predictor.logits(small).sigmoid()[0, 0].cpu().numpy()
+    small = resize_image(image, predictor.preprocessing.input_size)
+    return Answer(predictor.logits(small[None]).sigmoid()[0, 0].cpu().numpy(), small)
 
 
 def draw(probabilities: np.ndarray, height_width: tuple[int, int], *, threshold: float) -> Drawing:
     """The lesion at a threshold; the mask is what `Predictor.predict` gives there, pixel for pixel.
 
     Args:
-        probabilities: float32 (S, S), 0 to 1: of `analyse`, `finished` as the model's settings say.
+        probabilities: float32 (S, S), 0 to 1: an answer's, `finished` as the model's settings say.
         height_width: the image's own size in pixels.
         threshold: a pixel is lesion where its probability is above this.
     """

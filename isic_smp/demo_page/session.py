@@ -9,7 +9,7 @@ import numpy as np
 
 from isic_smp.data.images import decode_image
 from isic_smp.demo_page import cards
-from isic_smp.demo_page.analysis import analyse, draw
+from isic_smp.demo_page.analysis import Answer, analyse, draw
 from isic_smp.demo_page.models import Models
 from isic_smp.errors import UserError
 from isic_smp.inference.finish import finished
@@ -28,8 +28,8 @@ class Seen:
     height_width: tuple[int, int]
     css: str
     """Shows the photograph."""
-    answers: Mapping[str, np.ndarray | str]
-    """By model spec: probabilities at the network's size, or why there are none."""
+    answers: Mapping[str, Answer | str]
+    """By model spec: what it said, or why it said nothing."""
 
 
 @dataclass(frozen=True)
@@ -80,7 +80,7 @@ def look_at(former: Session, files: Iterable[str], specs: Sequence[str], models:
 def _see(path: str, known: Seen | None, specs: Sequence[str], models: Models) -> Seen:
     answers = dict(known.answers) if known else {}
     # A model that could not be loaded is asked again.
-    missing = [spec for spec in specs if not isinstance(answers.get(spec), np.ndarray)]
+    missing = [spec for spec in specs if not isinstance(answers.get(spec), Answer)]
     if known and not missing:
         return known
     pixels = _read(path)
@@ -95,14 +95,14 @@ def _look(models: Models, spec: str, seen: Seen, threshold: float) -> cards.Look
     answer = seen.answers[spec]
     if isinstance(answer, str):
         return cards.Look(models.label(spec), None, answer)
-    answer = finished(answer, models.predictor(spec).preprocessing, threshold)
-    drawing = draw(answer, seen.height_width, threshold=threshold)
+    probabilities = finished(*answer, models.predictor(spec).preprocessing, threshold)
+    drawing = draw(probabilities, seen.height_width, threshold=threshold)
     expected_iou = models.expected_iou(spec)
-    expected = expected_iou.of(answer, threshold) if expected_iou else None
+    expected = expected_iou.of(probabilities, threshold) if expected_iou else None
     return cards.Look(models.label(spec), models.score(spec), drawing, expected)
 
 
-def _ask(models: Models, spec: str, pixels: np.ndarray) -> np.ndarray | str:
+def _ask(models: Models, spec: str, pixels: np.ndarray) -> Answer | str:
     try:
         return analyse(pixels, models.predictor(spec))
     except UserError as error:

@@ -28,14 +28,18 @@ def close_bays(probabilities: np.ndarray, threshold: float) -> np.ndarray:
     if reach < 1:
         return probabilities
     box = _box(mask)
-    closed = _closed(mask, box, reach)
-    result = probabilities.copy()
+    closed = np.zeros(mask.shape, bool)
+    closed[box] = _closed(mask, box, reach)
+    return as_lesion(probabilities, closed, threshold)
+
+
+def as_lesion(probabilities: np.ndarray, part: np.ndarray, threshold: float) -> np.ndarray:
+    """The map with a part, bool (S, S), raised above the threshold, by so little that it stays as doubtful as it can."""
     # A little above, so that no rounding in enlarging the map drops a pixel to the threshold again; above in float32
     # as well, where close to 1 that little is none.
     least = np.nextafter(np.float32(threshold), np.float32(1))
     raised = np.maximum(least, np.float32(threshold + (1 - threshold) * 1e-5))
-    result[box][closed] = np.maximum(result[box][closed], raised)
-    return result
+    return np.where(part, np.maximum(probabilities, raised), probabilities)
 
 
 def _box(mask: np.ndarray) -> tuple[slice, slice]:

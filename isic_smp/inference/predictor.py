@@ -71,22 +71,27 @@ class Predictor:
         Returns:
             float32 (B, input_size, input_size) from 0 to 1, on the predictor's device.
         """
-        return self.from_logits(self.logits(images))
+        return self.from_logits(self.logits(images), images)
 
-    def from_logits(self, logits: Tensor) -> Tensor:
+    def from_logits(self, logits: Tensor, images: np.ndarray | Tensor) -> Tensor:
         """Lesion probabilities from what `logits` gave; here the mask gets its shape (`finished`).
 
         Args:
             logits: float32 (B, 1, S, S).
+            images: what it was given, uint8 (B, S, S, 3).
 
         Returns:
             float32 (B, S, S) from 0 to 1, on the same device.
         """
         maps = logits.sigmoid().squeeze(1)
         settings = self.preprocessing
-        if not (settings.largest_piece or settings.close_bays):
+        if not (settings.largest_piece or settings.close_bays or settings.wrap_below):
             return maps
-        shaped = [finished(m, settings, settings.threshold) for m in maps.cpu().numpy()]
+        pictures = images.cpu().numpy() if isinstance(images, Tensor) else images
+        shaped = [
+            finished(m, picture, settings, settings.threshold)
+            for m, picture in zip(maps.cpu().numpy(), pictures, strict=True)
+        ]
         return torch.from_numpy(np.stack(shaped)).to(maps.device)
 
     def predict(self, images: Sequence[np.ndarray], *, batch_size: int = 32) -> list[np.ndarray]:

@@ -16,7 +16,7 @@ from isic_smp.models.normalise import normalise
 
 RGB = 3
 # Settings that a saved model may not know yet; it does as the defaults say.
-_ADDED = {"largest_piece", "second_look", "close_bays", "least_contrast"}
+_ADDED = {"largest_piece", "second_look", "close_bays", "least_contrast", "wrap_below"}
 _SWITCHES = ("test_time_flips", "largest_piece", "second_look", "close_bays")
 
 
@@ -47,6 +47,9 @@ class Preprocessing:
     least_contrast: float = 0.0
     """Lesions that differ less from the skin around them, in RGB from 0 to 1, are given so much contrast for the second
     look (`isic_smp.inference.contrast`); 0: none is."""
+    wrap_below: float = 0.0
+    """Masks of lesions that differ less from the skin around them are drawn around all of the lesion
+    (`isic_smp.inference.wrapping`); 0: none is."""
 
     def __post_init__(self) -> None:
         for name in ("mean", "std"):
@@ -61,8 +64,9 @@ class Preprocessing:
         for name in _SWITCHES:  # the text "false" would switch it on
             if not isinstance(getattr(self, name), bool):
                 raise UserError(f"{name} must be true or false, got {getattr(self, name)!r}")
-        if not 0 <= self.least_contrast <= 1:
-            raise UserError(f"least_contrast must lie between 0 and 1, got {self.least_contrast}")
+        for name in ("least_contrast", "wrap_below"):
+            if not 0 <= (value := getattr(self, name)) <= 1:
+                raise UserError(f"{name} must lie between 0 and 1, got {value}")
         if not 0 < self.threshold < 1:
             raise UserError(f"threshold must lie between 0 and 1, got {self.threshold}")
 
@@ -83,6 +87,7 @@ class Preprocessing:
             close_bays=False,
             second_look=False,
             least_contrast=0.0,
+            wrap_below=0.0,
         )
 
     def to_tensor(self, images: np.ndarray | Tensor, *, device: str | torch.device = "cpu") -> Tensor:

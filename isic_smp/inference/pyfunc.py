@@ -128,7 +128,7 @@ class LesionModel(PythonModel):
         pixels = read_pixels(image, name, read_files=read_files)
         small = resize_image(pixels, self.preprocessing.input_size)[None]
         height, width = pixels.shape[:2]
-        chance = finished(self._probabilities(small)[0], self.preprocessing, threshold)
+        chance = finished(self._probabilities(small)[0], small[0], self.preprocessing, threshold)
         probability = upsample_probabilities(chance, (height, width))
         mask = probability > threshold
         lesion_pixels = int(np.count_nonzero(mask))

@@ -109,9 +109,10 @@ def score(
 
     with ThreadPoolExecutor(min(8, processors())) as pool:
         for examples in batches(in_order(pool, read, pairs, ahead=batch_size), batch_size):
-            logits = predictor.logits(np.stack([e.image for e in examples]))
+            images = np.stack([e.image for e in examples])
+            logits = predictor.logits(images)
             truth = torch.from_numpy(np.stack([e.truth for e in examples])).to(logits.device)
-            probabilities = predictor.from_logits(logits)
+            probabilities = predictor.from_logits(logits, images)
             network_counts.append(confusion(probabilities > threshold, truth.bool()).cpu())
             if loss is not None:
                 losses.append(loss(logits, truth.unsqueeze(1).float()).item() * len(examples))

@@ -23,6 +23,7 @@ MODULES = (
     "isic_smp.inference.symmetries",
     "isic_smp.inference.pieces",
     "isic_smp.inference.bays",
+    "isic_smp.inference.wrapping",
     "isic_smp.inference.finish",
     "isic_smp.inference.confidence",
     "isic_smp.inference.expected_iou",

@@ -118,7 +118,9 @@ def _prediction(preprocessing: Preprocessing) -> str:
     looks = ", the part around the lesion looked at twice" if preprocessing.second_look else ""
     looks += ", with more contrast where it is faint" if looks and preprocessing.least_contrast else ""
     piece = ", the largest piece kept" if preprocessing.largest_piece else ""
-    return f"{flips}{looks}{piece}{', narrow bays of the outline closed' if preprocessing.close_bays else ''}"
+    outline = ", narrow bays of the outline closed" if preprocessing.close_bays else ""
+    outline += ", drawn around all of a faint lesion" if preprocessing.wrap_below else ""
+    return f"{flips}{looks}{piece}{outline}"
 
 
 def summarised(values: np.ndarray) -> Summary:

@@ -62,7 +62,8 @@ def describe(metadata: Mapping[str, Any], run: "Run") -> str:
         f"{'; the part around the lesion looked at twice, enlarged' if own.get('second_look') else ''}"
         f"{', with more contrast where it is faint' if own.get('second_look') and own.get('least_contrast') else ''}"
         f"{'; the largest piece of a mask alone' if own.get('largest_piece') else ''}"
-        f"{'; narrow bays of its outline closed' if own.get('close_bays') else ''}. `mlflow.pyfunc.load_model` does all that; "
+        f"{'; narrow bays of its outline closed' if own.get('close_bays') else ''}"
+        f"{'; drawn around all of the lesion where that is faint' if own.get('wrap_below') else ''}. `mlflow.pyfunc.load_model` does all that; "
         f"`mlflow.pytorch.load_model` gives the network alone: {metadata.get('program')}.",
     ]
     return "\n".join(lines)

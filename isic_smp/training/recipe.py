@@ -138,6 +138,8 @@ class Recipe:
     """Keep the largest connected piece of each mask alone: a dermoscopy picture is taken of one lesion."""
     close_bays: bool = False
     """Close holes of each mask, and bays of its outline that are narrow for the lesion, as experts draw."""
+    wrap_faint: bool = False
+    """Draw the masks of lesions that are fainter than nearly all in training around all of the lesion, as experts do."""
 
     def __post_init__(self) -> None:
         found = problems(self)
@@ -284,6 +286,7 @@ _DEFAULT = Recipe(
     raise_contrast=True,  # half of the masks that fail are of faint lesions, and other people's may be fainter
     largest_piece=True,
     close_bays=True,
+    wrap_faint=True,  # experts draw what they can hardly see with a round outline
 )
 
 PRESETS: dict[str, Recipe] = {

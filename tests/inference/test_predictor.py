@@ -140,6 +140,17 @@ def test_bays_are_closed_in_the_mask_that_is_left(preprocessing):
     assert plain[29, 29] and not found[29, 29]
 
 
+def test_each_picture_tells_by_itself_whether_its_lesion_is_faint(preprocessing):
+    ring = np.zeros((SIDE := 64, SIDE), np.uint8)
+    cv2.ellipse(ring, (32, 32), (18, 18), 0, 0, 200, 1, 6)
+    faint, clear = (np.where(ring[..., None] > 0, bright, 110).repeat(3, axis=2) for bright in (140, 250))
+    settings = dataclasses.replace(preprocessing, size=SIDE, wrap_below=0.3)
+    pictures = [np.uint8(one) for one in (clear, faint, clear)]
+    found = [m > 0.5 for m in Predictor(BrightnessModel(), settings).predict(pictures)]
+    assert [bool(mask[40, 32]) for mask in found] == [False, True, False], "within the arc, not on it"
+    assert np.array_equal(found[0], ring > 0)
+
+
 def test_bf16_stays_close_and_returns_float32(unet, preprocessing):
     batch = squares(2)
     exact = Predictor(unet, preprocessing).probabilities(batch)

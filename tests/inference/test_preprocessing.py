@@ -45,13 +45,14 @@ def test_survives_json():
         close_bays=True,
         second_look=True,
         least_contrast=0.2,
+        wrap_below=0.3,
     )
     assert Preprocessing.from_dict(json.loads(json.dumps(saved.to_dict()))) == saved
 
 
 def test_a_model_of_before_these_settings_does_without_them():
     older = IMAGENET.to_dict()
-    added = ("largest_piece", "second_look", "close_bays", "least_contrast")
+    added = ("largest_piece", "second_look", "close_bays", "least_contrast", "wrap_below")
     for name in added:
         del older[name]
     assert Preprocessing.from_dict(older) == IMAGENET
@@ -59,7 +60,9 @@ def test_a_model_of_before_these_settings_does_without_them():
 
 
 def test_a_second_look_asks_for_pictures_of_more_pixels_and_the_network_alone_does_not():
-    twice = dataclasses.replace(IMAGENET, second_look=True, least_contrast=0.2, test_time_flips=True)
+    twice = dataclasses.replace(
+        IMAGENET, second_look=True, least_contrast=0.2, test_time_flips=True, wrap_below=0.2
+    )
     pixels = np.zeros((1, 8, 8, 3), np.uint8)
     assert twice.input_size == 8 and twice.to_tensor(pixels).shape == (1, 3, 8, 8)
     assert twice.of_the_network() == IMAGENET
@@ -80,6 +83,7 @@ def test_a_second_look_asks_for_pictures_of_more_pixels_and_the_network_alone_do
         ({"std": [0.5, 0.0, 0.5]}, "std must be above 0"),
         ({"std": [0.5, float("nan"), 0.5]}, "std must be three finite numbers"),
         ({"threshold": 1.0}, "threshold must lie between 0 and 1"),
+        ({"wrap_below": 1.5}, "wrap_below must lie between 0 and 1, got 1.5"),
         ({"treshold": 0.5}, "must have the fields"),
     ],
 )

@@ -281,6 +281,19 @@ def test_the_mask_s_shape_is_that_of_the_threshold_asked_for(dark_folder):
     assert (found > as_seen).any(), "a bay was closed"
 
 
+@pytest.mark.parametrize("threshold", [0.2, 0.5])
+def test_a_faint_lesion_is_wrapped_as_the_predictor_wraps_it(threshold, dark_folder):
+    image = np.full((90, 120, 3), 150, np.uint8)
+    cv2.ellipse(image, (60, 45), (30, 30), 0, 0, 200, (110, 110, 110), 6)
+    settings = {"wrap_below": 0.9}
+    loaded = mlflow.pyfunc.load_model(str(dark_folder), model_config=settings)
+    found = loaded.predict(image, params={"threshold": threshold}).iloc[0]["mask"]
+    changed = dataclasses.replace(DARK, threshold=threshold, **settings)
+    assert np.array_equal(found, Predictor(DarkOnTheLeft(), changed).predict([image])[0] > threshold)
+    as_seen = Predictor(DarkOnTheLeft(), DARK).predict([image])[0] > threshold
+    assert found.sum() > 1.2 * as_seen.sum() and (found >= as_seen).all()
+
+
 def decoded(png: str) -> np.ndarray:
     return np.array(Image.open(io.BytesIO(base64.b64decode(png))))
 
