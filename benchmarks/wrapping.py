@@ -26,8 +26,8 @@ from common import (
     with_error,
 )
 
-PARTS = (0.0, 0.75, 1.0, 1.25, 1.5)
-"""Lesions of so much contrast, in parts of what nine tenths of a model's training pictures have, are wrapped; 0: none."""
+PARTS = (0.0, 0.75, 1.0, 1.25)
+"""Lesions fainter than this are wrapped, in parts of a model's own `wrap_below`; 0: none."""
 SHOWN = 4
 PICTURE = Path(__file__).parent.parent / "docs" / "images" / "wrapping.jpg"
 
@@ -99,8 +99,8 @@ class Answers:
 
         found = {}
         for asked, own, shrunk, logits in self.parts:
-            below = part * asked.preprocessing.least_contrast
-            settings = dataclasses.replace(asked.preprocessing, wrap_below=below)
+            settings = asked.preprocessing
+            settings = dataclasses.replace(settings, wrap_below=part * settings.wrap_below)
             maps = Predictor(asked.model, settings).from_logits(logits, shrunk).numpy()
             for n, chance in zip(own, maps, strict=True):
                 found[n] = upsample_probabilities(chance, self.sizes[n]) > settings.threshold

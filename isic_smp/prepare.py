@@ -15,7 +15,7 @@ from isic_smp.data.isic2016 import LesionData
 from isic_smp.data.pairs import Pair
 from isic_smp.data.pipeline import SavedPipeline
 from isic_smp.data.taught import TaughtPixels
-from isic_smp.inference.faintest import least_contrast
+from isic_smp.inference.faintest import RAISED, WRAPPED, faintest
 from isic_smp.inference.preprocessing import Preprocessing
 from isic_smp.inference.second_look import FINER
 from isic_smp.models.upconvnet import UpConvNet
@@ -151,7 +151,8 @@ def prepare(
 
 def _preprocessing(recipe: Recipe, model: UpConvNet, learned: CoarserPixels) -> Preprocessing:
     """What goes with the trained model; how faint the lesions are that it has `learned` from is a part of it."""
-    faintest = least_contrast(learned) if recipe.raise_contrast or recipe.wrap_faint else 0.0
+    looked_for = recipe.raise_contrast or recipe.wrap_faint
+    least, wrapped = faintest(learned, RAISED, WRAPPED) if looked_for else (0.0, 0.0)
     return Preprocessing(
         size=recipe.size,
         mean=model.mean,  # type: ignore[arg-type]
@@ -159,8 +160,8 @@ def _preprocessing(recipe: Recipe, model: UpConvNet, learned: CoarserPixels) -> 
         threshold=recipe.threshold,
         test_time_flips=recipe.test_time_flips,
         second_look=recipe.second_look,
-        least_contrast=faintest if recipe.raise_contrast else 0.0,
-        wrap_below=faintest if recipe.wrap_faint else 0.0,
+        least_contrast=least if recipe.raise_contrast else 0.0,
+        wrap_below=wrapped if recipe.wrap_faint else 0.0,
         largest_piece=recipe.largest_piece,
         close_bays=recipe.close_bays,
     )

@@ -1,9 +1,8 @@
 """Masks of faint lesions, drawn around all of the lesion.
 
-The less a lesion differs from the skin around it, the less can an expert follow its outline: the masks of the faintest
-tenth of ISIC 2016's training pictures fill their convex hulls by .97, those of the others by .94 (docs/recipe.md). A
-network follows what it sees there and leaves the rest out, so what lies between the parts that it saw is taken for
-lesion.
+Where a lesion hardly differs from the skin around it, an expert draws a round outline: the masks of the faintest fifth
+of ISIC 2016's training pictures fill their convex hulls by .96, those of the others by .94 (docs/recipe.md). A network
+follows what it sees and leaves the rest out, so what lies between the parts that it saw is taken for lesion.
 """
 
 import cv2

@@ -27,7 +27,7 @@ from isic_smp.data.isic2016 import load_isic2016
 from isic_smp.data.source import default_cache_dir
 from isic_smp.errors import UserError
 from isic_smp.inference.expected_iou import FAILURE_IOU
-from isic_smp.inference.faintest import least_contrast
+from isic_smp.inference.faintest import RAISED, WRAPPED, faintest
 from isic_smp.inference.load import Bundle, load_bundle, save_bundle
 from isic_smp.inference.predictor import Predictor
 from isic_smp.inference.preprocessing import Preprocessing
@@ -91,8 +91,9 @@ def measured_anew(trained: Bundle, folder: Path) -> Bundle:
             f"trained on, {trained.info['data']['description']}, fingerprint {known}"
         )
     settings = trained.preprocessing
-    faintest = least_contrast(open_pixel_cache(data.train, settings.size, cache_dir=default_cache_dir()))
-    settings = dataclasses.replace(settings, least_contrast=faintest, wrap_below=faintest)
+    learned = open_pixel_cache(data.train, settings.size, cache_dir=default_cache_dir())
+    least, wrapped = faintest(learned, RAISED, WRAPPED)
+    settings = dataclasses.replace(settings, least_contrast=least, wrap_below=wrapped)
     predictor, diagnosis = Predictor(trained.model, settings), read_diagnoses(data.root) or {}
     scores, seen = score_and_observe(predictor, data.val)
     numbers = fit_on_validation(scores, seen)

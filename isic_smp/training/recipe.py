@@ -139,7 +139,7 @@ class Recipe:
     close_bays: bool = False
     """Close holes of each mask, and bays of its outline that are narrow for the lesion, as experts draw."""
     wrap_faint: bool = False
-    """Draw the masks of lesions that are fainter than nearly all in training around all of the lesion, as experts do."""
+    """Draw the masks of lesions that are as faint as the faintest fifth in training around all of them, as experts do."""
 
     def __post_init__(self) -> None:
         found = problems(self)
