@@ -2,6 +2,7 @@
 in this one."""
 
 import csv
+import dataclasses
 import hashlib
 import json
 import re
@@ -20,11 +21,14 @@ import isic_smp
 from isic_smp import evaluate as evaluate_command
 from isic_smp import run as run_command
 from isic_smp import sync as sync_command
+from isic_smp.assessment.fitting import Fitted
 from isic_smp.data.source import resolve_data
 from isic_smp.data.synthetic import make_synthetic
+from isic_smp.errors import UserError
 from isic_smp.inference.load import load_bundle, save_bundle
 from isic_smp.inference.predictor import Predictor
 from isic_smp.inference.scoring import score
+from isic_smp.pretrained.make import measured_anew
 from isic_smp.tracking.experiment_log import HEADLINES
 from isic_smp.training.checkpoint import Checkpoints
 from isic_smp.training.profile import TRACE
@@ -190,6 +194,16 @@ def test_a_second_look_goes_with_the_model_and_into_its_scores(client, place, ag
     data, _ = resolve_data("synthetic", place / "pictures", cache_dir=place / "cache")
     scored = score(Predictor(bundle.model, bundle.preprocessing), data.test).summary()
     assert scored["iou_per_image_own"] == pytest.approx(bundle.info["test"]["iou_per_image_own"], abs=1e-4)
+    older = dataclasses.replace(
+        bundle, preprocessing=dataclasses.replace(bundle.preprocessing, least_contrast=0, wrap_below=0)
+    )
+    anew = measured_anew(older, data, cache_dir=place / "cache")
+    assert anew.preprocessing == bundle.preprocessing, "what a run measures can be measured after it"
+    assert Fitted.from_facts(anew.info).temperature == pytest.approx(
+        Fitted.from_facts(bundle.info).temperature, rel=1e-3
+    )
+    with pytest.raises(UserError, match="expected the images that the model was trained on"):
+        measured_anew(load_bundle("isic2016"), data, cache_dir=place / "cache")
 
 
 @pytest.mark.parametrize("words", [("--fold", "2/3"), ("--hold-out", "hard")], ids=["fold", "group"])

@@ -23,7 +23,7 @@ from isic_smp.assessment.fitting import fit_on_validation
 from isic_smp.assessment.observations import score_and_observe
 from isic_smp.data.cache import open_pixel_cache
 from isic_smp.data.diagnoses import read_diagnoses
-from isic_smp.data.isic2016 import load_isic2016
+from isic_smp.data.isic2016 import LesionData, load_isic2016
 from isic_smp.data.source import default_cache_dir
 from isic_smp.errors import UserError
 from isic_smp.inference.expected_iou import FAILURE_IOU
@@ -71,27 +71,26 @@ def main() -> None:
     options = cli.parse(Options, prog=PROG, description=str(__doc__))
     trained = load_bundle(options.run)
     if options.measured_on is not None:
-        trained = measured_anew(trained, options.measured_on)
+        trained = measured_anew(trained, load_isic2016(options.measured_on), cache_dir=default_cache_dir())
     ship(trained, options.data_dir)
     size = sum(file.stat().st_size for file in shipped_folder().iterdir())
     print(f"{shipped_folder()}: {size / 1e6:.2f} MB")
 
 
-def measured_anew(trained: Bundle, folder: Path) -> Bundle:
+def measured_anew(trained: Bundle, data: LesionData, *, cache_dir: Path) -> Bundle:
     """The model with faint lesions treated as the default recipe does, and with numbers of the images it was trained on.
 
     Raises:
-        UserError: the folder holds other images.
+        UserError: the data are others.
     """
-    data = load_isic2016(folder)
     known = trained.info["data"]["fingerprint"]
     if data.fingerprint != known:
         raise UserError(
-            f"{folder} holds {data.describe()}, fingerprint {data.fingerprint}: expected the images that the model was "
+            f"{data.root} holds {data.describe()}, fingerprint {data.fingerprint}: expected the images that the model was "
             f"trained on, {trained.info['data']['description']}, fingerprint {known}"
         )
     settings = trained.preprocessing
-    learned = open_pixel_cache(data.train, settings.size, cache_dir=default_cache_dir())
+    learned = open_pixel_cache(data.train, settings.size, cache_dir=cache_dir)
     least, wrapped = faintest(learned, RAISED, WRAPPED)
     settings = dataclasses.replace(settings, least_contrast=least, wrap_below=wrapped)
     predictor, diagnosis = Predictor(trained.model, settings), read_diagnoses(data.root) or {}
