@@ -12,7 +12,7 @@ from isic_smp.demo_page.analysis import agreement, analyse, draw
 def test_drawing_agrees_with_the_predictor(image_path, predictor, threshold):
     image = read_image(image_path)
     expected = predictor.predict([image])[0]
-    drawing = draw(analyse(image, predictor), image.shape[:2], threshold=threshold)
+    drawing = draw(analyse(image, predictor).probabilities, image.shape[:2], threshold=threshold)
     np.testing.assert_array_equal(drawing.mask, expected > threshold)
     assert 0 < drawing.pixels < expected.size
     assert drawing.pixels == (expected > threshold).sum()
