@@ -60,11 +60,15 @@ def read_settings(path: Path, what: str) -> dict[Any, Any]:
         raise UserError(f"cannot read the {what} {path}: {' '.join(str(error).split())[:300]}") from None
     if not isinstance(settings, dict):
         raise UserError(f"the {what} {path} must hold `setting: value` lines, got {type(settings).__name__}")
-    return {name: _with_home(value) for name, value in settings.items()}
+    return {
+        name: [_with_home(one) for one in value] if isinstance(value, list) else _with_home(value)
+        for name, value in settings.items()
+    }
 
 
 def _with_home(value: Any) -> Any:
-    """`~/path` with the home folder in it, which a shell would have put there."""
-    if isinstance(value, list):
-        return [_with_home(one) for one in value]
+    """`~/path` with the home folder in it, which a shell would have put there.
+
+    Of lists within lists nothing is looked at: no setting is one, and by anchors a short file can hold endlessly many.
+    """
     return str(Path(value).expanduser()) if isinstance(value, str) and value.startswith("~/") else value
