@@ -2,6 +2,7 @@
 
 import argparse
 import concurrent.futures
+import dataclasses
 import json
 import multiprocessing
 import os
@@ -161,6 +162,13 @@ def options_of_models(description: str | None) -> argparse.ArgumentParser:
     return words
 
 
+def options_of_models_or_folds(description: str | None) -> argparse.ArgumentParser:
+    """What a benchmark is asked that looks at models on `asked_pictures`."""
+    words = options_of_models(description)
+    words.add_argument("--folds", nargs="+", metavar="RUN", help="in place of models: folds of one recipe")
+    return words
+
+
 def validation_pictures(data_dir: Path, group: str | None) -> tuple[Sequence[Any], Sequence[Any]]:
     """The validation images, or those of a group that was held out, and their masks, at their own sizes."""
     from isic_smp.data.groups import hold_out
@@ -203,8 +211,8 @@ def asked_pictures(options: argparse.Namespace) -> tuple[Sequence[Any], Sequence
     """Images and masks at their own sizes, and for each model the predictor that each picture is asked of.
 
     Args:
-        options: of `options_of_models`, and `folds`: with them all that they were validated on, each picture asked of the
-            one that has not seen it; without, `validation_pictures`, asked of each of the models.
+        options: of `options_of_models_or_folds`. With folds all that they were validated on, each picture asked of the one
+            that has not seen it; without, `validation_pictures`, asked of each of the models.
     """
     from isic_smp.data.isic2016 import load_isic2016
     from isic_smp.data.pairs import read_pair
@@ -226,8 +234,6 @@ def asked_pictures(options: argparse.Namespace) -> tuple[Sequence[Any], Sequence
 
 def predicted(predictors: Sequence[Any], images: Sequence[Any], **settings: Any) -> list[Any]:
     """The mask of each image, bool (H, W), by its predictor, some of whose settings are others."""
-    import dataclasses
-
     from isic_smp.inference.predictor import Predictor
 
     found: list[Any] = [None] * len(images)
@@ -243,6 +249,27 @@ def predicted(predictors: Sequence[Any], images: Sequence[Any], **settings: Any)
 def with_error(values: Any) -> str:
     """The mean of values, (N,), with its sign and standard error."""
     return f"{values.mean():+.4f} ± {values.std() / len(values) ** 0.5:.4f}"
+
+
+def columns_of_scores(models: Iterable[str], scores: Any, plain: Any, faint: Any) -> dict[str, str]:
+    """Of a way of asking: each model's mean IoU, the mean change of images, of the faint ones, and the share under .65.
+
+    Args:
+        models: their names, M.
+        scores: IoU of this way, (M, N).
+        plain: of the way that it is held against, (M, N).
+        faint: which images are of faint lesions, bool (N,).
+    """
+    change = (scores - plain).mean(0)
+    return {
+        **{
+            Path(model).name: f"{score.mean():.4f}".replace("0.", ".")
+            for model, score in zip(models, scores, strict=True)
+        },
+        "change": with_error(change),
+        "of faint": with_error(change[faint]),
+        "failed": f"{(scores < 0.65).mean():.1%}",
+    }
 
 
 def in_group(group: str, images: Sequence[Any], masks: Sequence[Any]) -> Any:

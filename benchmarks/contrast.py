@@ -13,7 +13,15 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-from common import draw_outlines, in_group, iou, options_of_models, report, validation_pictures, with_error
+from common import (
+    columns_of_scores,
+    draw_outlines,
+    in_group,
+    iou,
+    options_of_models,
+    report,
+    validation_pictures,
+)
 
 LEAST = (0.0, 0.16, 0.24, 0.32)
 """What is raised to, as `Preprocessing.least_contrast`: 0.16 is what a model of all training pictures has, 0.24 one that
@@ -68,18 +76,9 @@ def main() -> None:
                 scores.append([iou(c > settings.threshold, m > 0) for c, m in zip(found, masks, strict=True)])
                 chances = chances or found  # of the first model, to be drawn
             seen[least, flips] = np.array(scores), chances
-            change = (seen[least, flips][0] - seen[0.0, flips][0]).mean(0)
             row = {"least contrast": least, "flips": flips}
-            row |= {
-                Path(m).name: f"{np.mean(s):.4f}".replace("0.", ".")
-                for m, s in zip(opened, scores, strict=True)
-            }
-            row |= {
-                "change": with_error(change),
-                "of faint": with_error(change[faint]),
-                "failed": f"{(np.array(scores) < 0.65).mean():.1%}",
-                "passes": round(sum(passes) / len(images) / len(opened) / (8 if flips else 1), 2),
-            }
+            row |= columns_of_scores(opened, seen[least, flips][0], seen[0.0, flips][0], faint)
+            row |= {"passes": round(sum(passes) / len(images) / len(opened) / (8 if flips else 1), 2)}
             print(row, flush=True)
             rows.append(row)
     title = f"IoU, {len(images)} images, {int(faint.sum())} of them of faint lesions"

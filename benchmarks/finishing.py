@@ -9,10 +9,16 @@ over the faint lesions among them, and the share under .65. Nothing is trained, 
 results/finishing.json.
 """
 
-from pathlib import Path
-
 import numpy as np
-from common import asked_pictures, in_group, iou, options_of_models, predicted, report, with_error
+from common import (
+    asked_pictures,
+    columns_of_scores,
+    in_group,
+    iou,
+    options_of_models_or_folds,
+    predicted,
+    report,
+)
 
 STEPS = ("second_look", "largest_piece", "close_bays")
 NUMBERS = ("least_contrast", "wrap_below")
@@ -29,9 +35,7 @@ WAYS: dict[str, dict[str, bool | float]] = {
 
 def main() -> None:
     """Score, print, and write results/finishing.json."""
-    words = options_of_models(__doc__)
-    words.add_argument("--folds", nargs="+", metavar="RUN", help="in place of models: folds of one recipe")
-    options = words.parse_args()
+    options = options_of_models_or_folds(__doc__).parse_args()
 
     import torch
 
@@ -40,22 +44,14 @@ def main() -> None:
     faint = in_group("faint", images, masks)
 
     rows: list[dict] = []
-    first = np.zeros(0)
+    plain = np.zeros(0)
     for way, settings in WAYS.items():
         scores = []
         for predictors in asked.values():
-            found_masks = predicted(predictors, images, **{"test_time_flips": False} | settings)
-            scores.append([iou(f, m > 0) for f, m in zip(found_masks, masks, strict=True)])
-        found = np.array(scores)
-        first = first if len(first) else found.mean(0)
-        change = found.mean(0) - first
-        row = {"finished by": way}
-        row |= {Path(m).name: f"{s.mean():.4f}".replace("0.", ".") for m, s in zip(asked, found, strict=True)}
-        row |= {
-            "change": with_error(change),
-            "of faint": with_error(change[faint]),
-            "failed": f"{(found < 0.65).mean():.1%}",
-        }
+            found = predicted(predictors, images, **{"test_time_flips": False} | settings)
+            scores.append([iou(f, m > 0) for f, m in zip(found, masks, strict=True)])
+        plain = plain if len(plain) else np.array(scores)  # the first row's
+        row = {"finished by": way} | columns_of_scores(asked, np.array(scores), plain, faint)
         rows.append(row)
         print(row, flush=True)
     title = f"IoU, {len(images)} images, {int(faint.sum())} of them of faint lesions"

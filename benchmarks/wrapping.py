@@ -18,10 +18,11 @@ from pathlib import Path
 import numpy as np
 from common import (
     asked_pictures,
+    columns_of_scores,
     draw_outlines,
     in_group,
     iou,
-    options_of_models,
+    options_of_models_or_folds,
     report,
     with_error,
 )
@@ -34,9 +35,7 @@ PICTURE = Path(__file__).parent.parent / "docs" / "images" / "wrapping.jpg"
 
 def main() -> None:
     """Score, print, draw, and write results/wrapping.json."""
-    words = options_of_models(__doc__)
-    words.add_argument("--folds", nargs="+", metavar="RUN", help="in place of models: folds of one recipe")
-    options = words.parse_args()
+    options = options_of_models_or_folds(__doc__).parse_args()
 
     import torch
 
@@ -52,18 +51,10 @@ def main() -> None:
                 [[iou(f, m > 0) for f, m in zip(by_one, masks, strict=True)] for by_one in found]
             )
             seen[part, flips] = scores, found[0]
-            change = (scores - seen[0.0, flips][0]).mean(0)
+            plain = seen[0.0, flips][0]
             row = {"wrapped below": part, "flips": flips}
-            row |= {
-                Path(model).name: f"{score.mean():.4f}".replace("0.", ".")
-                for model, score in zip(asked, scores, strict=True)
-            }
-            row |= {
-                "change": with_error(change),
-                "of faint": with_error(change[faint]),
-                "redrawn": f"{(scores != seen[0.0, flips][0]).mean():.0%}",
-                "failed": f"{(scores < 0.65).mean():.1%}",
-            }
+            row |= columns_of_scores(asked, scores, plain, faint)
+            row |= {"redrawn": f"{(scores != plain).mean():.0%}"}
             print(row, flush=True)
             rows.append(row)
     title = f"IoU, {len(images)} images, {int(faint.sum())} of them of faint lesions"
