@@ -404,7 +404,8 @@ def test_an_output_folder_that_cannot_be_made_or_is_in_use_is_refused(images, mo
         other.communicate()
 
 
-@pytest.mark.parametrize("how", [pytest.param(signal.SIGINT, marks=pytest.mark.slow), signal.SIGKILL])
+@pytest.mark.slow
+@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGKILL])
 def test_stopped_in_the_middle_it_goes_on_and_ends_as_if_never_stopped(how, model, tmp_path):
     (tmp_path / "images").mkdir()
     ids = [f"IMG_{i:02}" for i in range(60)]

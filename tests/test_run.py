@@ -125,6 +125,7 @@ def test_a_fold_is_what_is_validated_on_and_nothing_is_tested(client, place, aga
     assert run_of(client, place, "fold").data.tags["fold"] == "2/3"
 
 
+@pytest.mark.slow
 def test_a_run_takes_the_place_of_the_one_before_it_in_its_folder(place, again):
     out = shutil.copytree(place / "out" / "frozen", place / "out" / "twice-used")
     assert (out / "test_scores.csv").exists() and (out / "figures" / "test_dice.png").exists()
@@ -206,7 +207,13 @@ def test_a_second_look_goes_with_the_model_and_into_its_scores(client, place, ag
         measured_anew(load_bundle("isic2016"), data, cache_dir=place / "cache")
 
 
-@pytest.mark.parametrize("words", [("--fold", "2/3"), ("--hold-out", "hard")], ids=["fold", "group"])
+@pytest.mark.parametrize(
+    "words",
+    [
+        pytest.param(("--fold", "2/3"), id="fold", marks=pytest.mark.slow),
+        pytest.param(("--hold-out", "hard"), id="group"),
+    ],
+)
 def test_evaluate_validates_on_what_the_run_validated_on(place, again, in_this_process, words):
     out = place / "out" / f"own{words[0]}"
     assert again(*words, "--freeze", "--epochs", "1", "--output-dir", out).returncode == 0
@@ -341,6 +348,7 @@ def test_a_run_goes_on_from_a_trained_model(client, place, again):
     assert "another network (decoder_channels" in other.stderr.strip().splitlines()[-1]
 
 
+@pytest.mark.slow
 def test_sigterm_marks_the_run_and_resume_ends_it_as_if_nothing_had_been(client, place, again, monkeypatch):
     """Sent by a scheduler right after the first epoch's checkpoint; `faults/kill_run.py` sends it to a process at any time."""
     save = Checkpoints.save_last
@@ -395,6 +403,7 @@ def test_another_pipeline_under_the_same_name_does_not_go_on_with_a_run(client, 
     assert run_of(client, place, "views").info.status == "FINISHED"
 
 
+@pytest.mark.slow
 def test_another_model_under_the_same_name_does_not_go_on_with_a_frozen_run(client, place, again):
     """Its features would be banked, and the decoder saved with the encoder of the checkpoint."""
     import torch
@@ -499,6 +508,7 @@ def test_help_needs_no_heavy_imports():
     assert "--freeze" in done.stdout
 
 
+@pytest.mark.slow
 def test_without_data_the_demo_says_so_loudly_and_keeps_apart(tmp_path, monkeypatch, in_this_process):
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("ISIC_SMP_DATA", raising=False)

@@ -27,6 +27,7 @@ def images(isic_dir):
     return {id: read_image(pair.image) for id, pair in sorted(chosen.items())}
 
 
+@pytest.mark.slow
 def test_the_pairs_of_isic_2016_are_found_and_no_others(images):
     ids = list(images)
     found = near_duplicates([sketch(image) for image in images.values()])

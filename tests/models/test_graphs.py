@@ -28,11 +28,13 @@ MODELS = {
 }
 
 
-def networks(encoder_marks=()):
+def networks(marks=()):
+    """All of them; `marks` are put on encoders alone and on skip connections alone, which another model has too."""
     for name, settings in ENCODERS.items():
-        yield pytest.param(TruncatedMobileNet, settings, id=f"encoder {name}", marks=encoder_marks)
+        yield pytest.param(TruncatedMobileNet, settings, id=f"encoder {name}", marks=marks)
     for name, settings in MODELS.items():
-        yield pytest.param(UpConvNet, {**settings, "encoder_weights": None}, id=f"model {name}")
+        settings = {**settings, "encoder_weights": None}
+        yield pytest.param(UpConvNet, settings, id=f"model {name}", marks=marks if name == "skips" else ())
 
 
 def assert_same(got, expected):
@@ -47,7 +49,7 @@ def test_torchscript(kind, settings):
         assert_same(torch.jit.script(network)(x), network(x))
 
 
-@pytest.mark.parametrize(("kind", "settings"), networks(encoder_marks=pytest.mark.slow))
+@pytest.mark.parametrize(("kind", "settings"), networks(marks=pytest.mark.slow))
 def test_compiles_as_one_graph(kind, settings):
     torch.compiler.reset()
     network, x = kind(**settings).eval(), torch.randn(2, 3, 64, 32)
@@ -57,7 +59,7 @@ def test_compiles_as_one_graph(kind, settings):
         assert_same(compiled(x), network(x))
 
 
-@pytest.mark.parametrize(("kind", "settings"), networks(encoder_marks=pytest.mark.slow))
+@pytest.mark.parametrize(("kind", "settings"), networks(marks=pytest.mark.slow))
 def test_exports_with_any_batch_height_and_width(kind, settings):
     network = kind(**settings).eval()
     step = getattr(network, "encoder", network).output_stride

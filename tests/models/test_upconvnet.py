@@ -145,6 +145,7 @@ def test_a_saved_model_comes_back_equal(tmp_path, load):
     assert loaded.config == json.loads(json.dumps(saved.config))
 
 
+@pytest.mark.slow
 def test_the_saved_card_says_how_to_load_the_model(tmp_path):
     model = build().eval()
     model.save_pretrained(tmp_path)

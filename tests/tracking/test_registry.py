@@ -144,6 +144,7 @@ assert not [name for name in sys.modules if name.startswith("isic_smp")]
 """
 
 
+@pytest.mark.slow
 @pytest.mark.oldest
 def test_the_champion_loads_both_ways_where_isic_smp_was_never_seen(
     champion, store, network, preprocessing, tmp_path
@@ -170,6 +171,7 @@ def test_a_run_is_registered_once_under_a_name(models, champion):
     assert len(models.versions("lesions")) == 1
 
 
+@pytest.mark.slow
 def test_a_model_of_an_older_isic_smp_is_completed_from_its_weights(models, finish_run, client):
     run_id = finish_run(older=True)
     version = models.register(run_id, "lesions")

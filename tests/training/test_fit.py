@@ -138,6 +138,7 @@ def test_same_seed_same_bits_and_another_seed_others(small_caches, tmp_path):
     assert figures(models[0][1]) != figures(other[1])
 
 
+@pytest.mark.slow
 def test_another_number_of_threads_differs_by_rounding_alone(small_caches, tmp_path):
     recipe, own, results = dataclasses.replace(SMALL, epochs=2), torch.get_num_threads(), []
     try:
@@ -151,7 +152,7 @@ def test_another_number_of_threads_differs_by_rounding_alone(small_caches, tmp_p
         assert two.val_dice == pytest.approx(one.val_dice, abs=0.01)
 
 
-@pytest.mark.parametrize("keep", ["best", "last"])
+@pytest.mark.parametrize("keep", [pytest.param("best", marks=pytest.mark.slow), "last"])
 def test_interrupted_and_resumed_equals_uninterrupted(small_caches, tmp_path, keep):
     recipe = dataclasses.replace(SMALL, ema=0.9, freeze_epochs=1, keep=keep)
     whole, expected = train(recipe, small_caches, tmp_path / "whole")

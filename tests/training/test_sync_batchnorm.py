@@ -42,6 +42,7 @@ def work(rank: int, folder: str) -> None:
     dist.destroy_process_group()
 
 
+@pytest.mark.slow
 def test_two_processes_normalise_by_the_whole_batch(tmp_path):
     # Imported once for both.
     multiprocessing.set_forkserver_preload(["timm.layers", "isic_smp.training.sync_batchnorm"])
