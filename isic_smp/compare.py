@@ -69,7 +69,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     from isic_smp.comparison.groups import group_runs
     from isic_smp.comparison.runs import check_comparable, find_runs
     from isic_smp.comparison.text import caveats, describe_setting, table
-    from isic_smp.data.diagnoses import MANIFEST, read_diagnoses
+    from isic_smp.data.diagnoses import read_diagnoses
+    from isic_smp.data.manifest import MANIFEST
     from isic_smp.data.source import default_cache_dir
 
     runs = find_runs(

@@ -44,9 +44,10 @@ class Options:
     hold_out: Group | None = None
     """Train without this group of pictures and validate on it alone, to see how a recipe does on pictures unlike
     those it has seen: faint, small, cut by the frame, in cool light, or any of these. No test scores."""
-    fold: Annotated[str | None, tyro.conf.arg(metavar="K/N")] = None
+    fold: Annotated[str | None, tyro.conf.arg(metavar="K/N[:cameras]")] = None
     """Cross-validation: validate on the Kth of N parts of the training pictures, train on the others; compare takes the N
-    runs together (--split validation). No test scores."""
+    runs together (--split validation). K/N:cameras keeps the pictures of each camera, told by the size of its frames, in
+    one part, to see how a recipe does on pictures of cameras it does not know. No test scores."""
     output_dir: Path | None = None
     """Checkpoints, final weights and pictures of this run. Default: a new folder under ./runs."""
     resume: bool = False

@@ -6,7 +6,7 @@ from dataclasses import replace
 import numpy as np
 
 from isic_smp.comparison.runs import ScoredRun
-from isic_smp.data.folds import FOLD, Fold, parse_fold
+from isic_smp.data.folds import CAMERAS, FOLD, Fold, parse_fold
 from isic_smp.errors import UserError
 
 
@@ -32,7 +32,7 @@ def join_folds(runs: Sequence[ScoredRun]) -> list[ScoredRun]:
 
 def _kind(run: ScoredRun) -> tuple:
     """What the folds of one cross-validation have in common."""
-    return run.recipe, _fold(run).of, _whole(run)
+    return run.recipe, replace(_fold(run), number=1), _whole(run)
 
 
 def _fold(run: ScoredRun) -> Fold:
@@ -45,18 +45,20 @@ def _whole(run: ScoredRun) -> str:
 
 
 def _joined(parts: list[ScoredRun]) -> ScoredRun:
-    first, count = parts[0], _fold(parts[0]).of
+    first = parts[0]
+    fold = _fold(first)
+    count, ending = fold.of, CAMERAS * fold.by_camera
     numbers = [_fold(run).number for run in parts]
     if twice := sorted({n for n in numbers if numbers.count(n) > 1}):
         same = [run.name for run, n in zip(parts, numbers, strict=True) if n == twice[0]]
         raise UserError(
-            f"fold {twice[0]}/{count} is there twice, as {same[0]} and {same[1]}, by one recipe and seed: name one of them"
+            f"fold {twice[0]}/{count}{ending} is there twice, as {same[0]} and {same[1]}, by one recipe and seed: name one of them"
         )
     if missing := sorted(set(range(1, count + 1)) - set(numbers)):
         have = ", ".join(map(str, sorted(numbers)))
         raise UserError(
             f"a comparison over folds needs all {count} of each recipe and seed; of {first.name}'s there are {have}: "
-            f"train the others (run --fold {missing[0]}/{count}, …) and name them too"
+            f"train the others (run --fold {missing[0]}/{count}{ending}, …) and name them too"
         )
     ids = [id for run in parts for id in run.ids]
     if len(set(ids)) < len(ids):
@@ -72,7 +74,9 @@ def _joined(parts: list[ScoredRun]) -> ScoredRun:
         data={
             "name": first.data.get("name", ""),
             "fingerprint": _whole(first),
-            "description": f"{first.data.get('name')}: {len(ids)} training images in {count} folds",
+            "description": f"{first.data.get('name')}: {len(ids)} training images in {count} folds"
+            + " of whole cameras" * fold.by_camera,
+            "folds": f"{count}{ending}",
         },
         ids=tuple(ids[i] for i in order),
         sizes=np.concatenate([run.sizes for run in parts])[order],

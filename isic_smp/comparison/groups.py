@@ -47,13 +47,13 @@ class Group:
 def group_runs(runs: Sequence[ScoredRun], *, each: bool = False) -> list[Group]:
     """Groups in the order in which their first runs are named.
 
-    Runs are grouped where their recipes differ only in the seed. Where that would leave a single
+    Runs are grouped where their recipes differ only in the seed, and were cross-validated alike if at all. Where that would leave a single
     group (two seeds of one recipe), and with `each`, every run stands for itself.
     """
     groups: list[list[ScoredRun]] = []
     for run in runs:
         for group in [] if each else groups:
-            if _without_seed(group[0]) == _without_seed(run):
+            if _kind(group[0]) == _kind(run):
                 group.append(run)
                 break
         else:
@@ -61,6 +61,11 @@ def group_runs(runs: Sequence[ScoredRun], *, each: bool = False) -> list[Group]:
     if len(groups) == 1:
         groups = [[run] for run in runs]
     return [Group(label, tuple(group)) for label, group in zip(_labels(groups), groups, strict=True)]
+
+
+def _kind(run: ScoredRun) -> tuple[dict[str, Any], str | None]:
+    """What the runs of a group have in common."""
+    return _without_seed(run), run.data.get("folds")
 
 
 def _without_seed(run: ScoredRun) -> dict[str, Any]:

@@ -38,7 +38,7 @@ class ScoredRun:
     """Its saved model, as `inference.load.load_bundle` takes it."""
     recipe: dict[str, Any]
     data: dict[str, str]
-    """`name`, `fingerprint` and `description` of the data."""
+    """`name`, `fingerprint` and `description` of the data; `fold` of one of several folds, `folds` of all of them."""
     ids: tuple[str, ...]
     sizes: np.ndarray
     """Height and width of each image, int (N, 2)."""

@@ -1,12 +1,9 @@
 """Diagnoses of images, where a table beside them or elsewhere names them."""
 
-import csv
 from pathlib import Path
 
+from isic_smp.data.manifest import MANIFEST, read_columns
 from isic_smp.errors import UserError
-
-MANIFEST = "manifest.csv"
-"""Looked for in the folder of the data; other columns than id and diagnosis are passed over."""
 
 
 def read_diagnoses(root: Path) -> dict[str, str] | None:
@@ -33,11 +30,5 @@ def read_diagnosis_table(path: Path) -> dict[str, str]:
 
 def _read(path: Path) -> dict[str, str] | None:
     """None where a column is missing."""
-    try:
-        with path.open(newline="", encoding="utf-8-sig") as file:
-            rows = csv.DictReader(file)
-            if not {"id", "diagnosis"} <= set(rows.fieldnames or ()):
-                return None
-            return {row["id"]: (row["diagnosis"] or "").strip() for row in rows}
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise UserError(f"cannot read {path}: {' '.join(str(error).split())}; mend or remove it") from None
+    rows = read_columns(path, ["diagnosis"])
+    return None if rows is None else {id: diagnosis for id, (diagnosis,) in rows.items()}

@@ -81,6 +81,20 @@ def open_file(path: Path) -> BinaryIO:
     return path.open("rb")
 
 
+def frame_size(path: Path) -> tuple[int, int]:
+    """Width and height in pixels, from the head of the file alone and as the file has them, upright or not.
+
+    Raises:
+        UserError: no such file, or not a picture.
+    """
+    try:
+        with open_file(path) as stream, Image.open(stream, formats=FORMATS) as image:
+            return image.size
+    except (OSError, Image.DecompressionBombError) as error:
+        reason = _UNKNOWN if isinstance(error, Image.UnidentifiedImageError) else _one_line(error)
+        raise UserError(f"cannot read the size of the image {path}: {reason}") from None
+
+
 def decode_image(stream: BinaryIO, name: str) -> np.ndarray:
     """As `read_image`, from an open binary stream; `name` stands for it in error messages."""
     return _rgb(_open(stream, name), name)

@@ -5,19 +5,22 @@ import pytest
 from scored import some_run
 
 from isic_smp.comparison.folds import join_folds
+from isic_smp.comparison.groups import group_runs
+from isic_smp.comparison.runs import check_comparable
 from isic_smp.errors import UserError
 
 IDS = [("c", "a"), ("d",), ("b",)]
 
 
-def fold(n: int, name: str = "r", data: str = "f", **recipe):
+def fold(n: int, name: str = "r", data: str = "f", by: str = "", **recipe):
     ids = IDS[n - 1]
+    part = f"{n}/3{by}"
     return some_run(
         f"{name}{n}",
         scores=[ord(id) / 1000 for id in ids],
         ids=ids,
         lesion_area=np.array([ord(id) / 500 for id in ids]),
-        data={"name": "made", "fingerprint": f"{data}-fold-{n}/3", "description": "…", "fold": f"{n}/3"},
+        data={"name": "made", "fingerprint": f"{data}-fold-{part}", "description": "…", "fold": part},
         recipe=recipe,
     )
 
@@ -42,10 +45,23 @@ def test_folds_of_a_recipe_become_one_run_of_all_images_in_order():
         "name": "made",
         "fingerprint": "f",
         "description": "made: 4 training images in 3 folds",
+        "folds": "3",
     }
     assert other.recipe["lr"] == 0.2 and whole.recipe["lr"] == 0.1
     assert [run.name for run in whole.members] == ["r2", "r3", "r1"]
     assert [whole.member_for(id).name for id in "abcd"] == ["r1", "r3", "r1", "r2"]
+
+
+def test_folds_of_whole_cameras_are_taken_together_and_held_against_others():
+    runs = [fold(n, name, by=by) for n in (1, 2, 3) for name, by in (("r", ""), ("c", ":cameras"))]
+    plain, by_camera = join_folds(runs)
+    check_comparable([plain, by_camera])
+    assert [run.name for run in by_camera.members] == ["c1", "c2", "c3"]
+    assert by_camera.data["description"] == "made: 4 training images in 3 folds of whole cameras"
+    other = join_folds([fold(n, "z", lr=0.2) for n in (1, 2, 3)])
+    assert [len(group.runs) for group in group_runs([plain, by_camera, *other])] == [1, 1, 1]
+    with pytest.raises(UserError, match=r"train the others \(run --fold 2/3:cameras"):
+        join_folds([fold(n, by=":cameras") for n in (1, 3)])
 
 
 def test_seeds_stay_apart():

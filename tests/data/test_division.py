@@ -1,5 +1,7 @@
 """Data divided once more as a run divided them."""
 
+from itertools import cycle
+
 import pytest
 from small_run import draw_pictures
 
@@ -11,17 +13,19 @@ from isic_smp.data.source import resolve_data
 
 @pytest.fixture(scope="module")
 def drawn(tmp_path_factory):
-    """24 + 6 + 6 pictures, and a folder for their pixels."""
+    """24 + 6 + 6 pictures, by three cameras as a manifest has it, and a folder for their pixels."""
     folder = tmp_path_factory.mktemp("division")
     draw_pictures(folder / "pictures")
     data, _ = resolve_data("synthetic", folder / "pictures", cache_dir=folder / "cache")
+    rows = [f"{pair.id},{side},{side}" for pair, side in zip(data.train, cycle((64, 80, 100)), strict=False)]
+    (data.root / "manifest.csv").write_text("\n".join(["id,original_width,original_height", *rows]))
     return data, folder / "cache"
 
 
-@pytest.mark.parametrize("how", ["fold", "group"])
+@pytest.mark.parametrize("how", [Fold(2, 3), Fold(2, 3, by_camera=True), "hard"], ids=str)
 def test_a_fingerprint_brings_back_its_division(drawn, how):
     data, cache = drawn
-    divided = take_fold(data, Fold(2, 3)) if how == "fold" else hold_out(data, "hard", cache_dir=cache)
+    divided = hold_out(data, how, cache_dir=cache) if how == "hard" else take_fold(data, how)
     assert divided != data
     assert as_divided(data, divided.fingerprint, cache_dir=cache) == divided
 
