@@ -19,11 +19,11 @@ _ALIKE = 1.05
 """Frames whose sides differ by this factor at most are one camera's, cut by hand a little more or less."""
 
 
-def cameras(pairs: Sequence[Pair], root: Path) -> list[tuple[str, ...]]:
-    """The ids of `pairs`, those with frames of about one size together; the most pictures first.
+def frames(pairs: Sequence[Pair], root: Path) -> dict[str, Frame]:
+    """The frame of each id.
 
     Args:
-        pairs: at least one.
+        pairs: pictures and their ids.
         root: where a `manifest.csv` may say of which size a shrunken picture was (`original_width` and
             `original_height`). Where it does not, the file's own size counts.
 
@@ -31,11 +31,20 @@ def cameras(pairs: Sequence[Pair], root: Path) -> list[tuple[str, ...]]:
         UserError: a manifest or an image that cannot be read.
     """
     originals = _originals(root / MANIFEST)
-    frames = {pair.id: originals.get(pair.id) or _frame(*frame_size(pair.image)) for pair in pairs}
-    camera = _as_cameras(frames.values())
+    return {pair.id: originals.get(pair.id) or _frame(*frame_size(pair.image)) for pair in pairs}
+
+
+def cameras(pairs: Sequence[Pair], root: Path) -> list[tuple[str, ...]]:
+    """The ids of `pairs`, those with frames of about one size together; the most pictures first.
+
+    Raises:
+        UserError: as `frames`.
+    """
+    found = frames(pairs, root)
+    camera = _as_cameras(found.values())
     groups: dict[int, list[str]] = {}
-    for id in sorted(frames):
-        groups.setdefault(camera[frames[id]], []).append(id)
+    for id in sorted(found):
+        groups.setdefault(camera[found[id]], []).append(id)
     return sorted(map(tuple, groups.values()), key=lambda ids: (-len(ids), ids))
 
 
