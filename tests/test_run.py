@@ -232,7 +232,8 @@ def test_evaluate_validates_on_what_the_run_validated_on(place, again, in_this_p
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (("--fold", "4/3"), "a fold is like 2/5, the second of five parts, of 2 to 20; got '4/3'"),
+        (("--fold", "4/3"), "a fold is like 2/5, the second of five parts, of 2 to 20, or 2/5:cameras"),
+        (("--fold", "1/3:cameras"), "the sizes of the pictures' frames tell 1 apart: ask for fewer parts"),
         (("--fold", "1/3", "--hold-out", "hard"), "--hold-out and --fold both say what is validated on"),
     ],
 )
