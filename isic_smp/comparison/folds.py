@@ -41,7 +41,7 @@ def _fold(run: ScoredRun) -> Fold:
 
 def _whole(run: ScoredRun) -> str:
     """The fingerprint of the data that the folds are parts of."""
-    return run.data.get("fingerprint", "").removesuffix(f"{FOLD}{run.data['fold']}")
+    return run.data.get("fingerprint", "").partition(FOLD)[0]
 
 
 def _joined(parts: list[ScoredRun]) -> ScoredRun:

@@ -7,6 +7,7 @@ from isic_smp.data.folds import FOLD, parse_fold, take_fold
 from isic_smp.data.groups import WITHOUT, hold_out
 from isic_smp.data.isic2016 import LesionData
 from isic_smp.data.names import Group
+from isic_smp.errors import UserError
 
 
 def as_divided(
@@ -24,11 +25,17 @@ def as_divided(
         The data, divided; as they are where `fingerprint` is theirs, or of other data.
 
     Raises:
-        UserError: the division leaves nothing, or an image cannot be read.
+        UserError: the division leaves nothing or is another one by now, or an image cannot be read.
     """
     division = fingerprint.removeprefix(data.fingerprint)
     if division.startswith(FOLD):
-        return take_fold(data, parse_fold(division.removeprefix(FOLD)))
+        divided = take_fold(data, parse_fold(division.removeprefix(FOLD).partition("-")[0]))
+        if divided.fingerprint != fingerprint:
+            raise UserError(
+                f"{data.root} tells other cameras apart than when the model was trained: expected its images and "
+                "manifest.csv of then, or another split"
+            )
+        return divided
     for group in get_args(Group):
         if division == WITHOUT + group:
             return hold_out(data, group, cache_dir=cache_dir, binarize_masks=binarize_masks)

@@ -8,7 +8,7 @@ seen its camera either.
 import dataclasses
 import hashlib
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from isic_smp.data.cameras import cameras
@@ -62,7 +62,8 @@ def take_fold(data: LesionData, fold: Fold) -> LesionData:
     Images that show one lesion are not on both sides. Nothing is tested. Which part an image is in depends on its id
     and the number of parts alone, not on what else is at hand. Parts of whole cameras do depend on it: the pictures of
     each camera (`cameras.cameras`), the most first, go to the part that has the fewest by then. There, of a lesion that
-    two cameras saw, the picture that would be trained on is left out.
+    two cameras saw, the picture that would be trained on is left out. Their fingerprint tells the parts, since another
+    manifest may make others of the same images.
 
     Raises:
         UserError: nothing is left to train or to validate on, fewer cameras than parts, or a size that cannot be read.
@@ -83,7 +84,7 @@ def take_fold(data: LesionData, fold: Fold) -> LesionData:
         train=train,
         val=val,
         test=(),
-        fingerprint=f"{data.fingerprint}{FOLD}{fold}",
+        fingerprint=f"{data.fingerprint}{FOLD}{fold}" + (f"-{_digest(parts)}" if fold.by_camera else ""),
         official={"train": len(train), "val": len(val), "test": 0},
     )
 
@@ -115,6 +116,11 @@ def _parts_of_cameras(data: LesionData, pairs: Sequence[Pair], count: int) -> di
         filled[emptiest] += len(ids)
         part |= dict.fromkeys(ids, emptiest + 1)
     return part
+
+
+def _digest(parts: Mapping[str, int]) -> str:
+    """Of which image is in which part."""
+    return hashlib.sha256(repr(sorted(parts.items())).encode()).hexdigest()[:12]
 
 
 def _twins(data: LesionData) -> list[tuple[str, str]]:

@@ -90,7 +90,7 @@ def frame_size(path: Path) -> tuple[int, int]:
     try:
         with open_file(path) as stream, Image.open(stream, formats=FORMATS) as image:
             return image.size
-    except (OSError, Image.DecompressionBombError) as error:
+    except Exception as error:  # Pillow raises whatever a broken file makes it stumble over
         reason = _UNKNOWN if isinstance(error, Image.UnidentifiedImageError) else _one_line(error)
         raise UserError(f"cannot read the size of the image {path}: {reason}") from None
 

@@ -20,7 +20,12 @@ def fold(n: int, name: str = "r", data: str = "f", by: str = "", **recipe):
         scores=[ord(id) / 1000 for id in ids],
         ids=ids,
         lesion_area=np.array([ord(id) / 500 for id in ids]),
-        data={"name": "made", "fingerprint": f"{data}-fold-{part}", "description": "…", "fold": part},
+        data={
+            "name": "made",
+            "fingerprint": f"{data}-fold-{part}{'-0a1b' if by else ''}",
+            "description": "…",
+            "fold": part,
+        },
         recipe=recipe,
     )
 
