@@ -171,7 +171,7 @@ def options_of_models_or_folds(description: str | None) -> argparse.ArgumentPars
 
 def validation_pictures(data_dir: Path, group: str | None) -> tuple[Sequence[Any], Sequence[Any]]:
     """The validation images, or those of a group that was held out, and their masks, at their own sizes."""
-    from isic_smp.data.groups import hold_out
+    from isic_smp.data.held_out import hold_out
     from isic_smp.data.isic2016 import load_isic2016
     from isic_smp.data.pairs import read_pair
     from isic_smp.data.source import default_cache_dir

@@ -61,7 +61,7 @@ def main() -> None:
 def groups_of(data: Any) -> dict[str, set[str]]:
     """The ids of the training pictures in each group; the first one is of all."""
     from isic_smp.data.diagnoses import read_diagnoses
-    from isic_smp.data.groups import hold_out
+    from isic_smp.data.held_out import hold_out
     from isic_smp.data.names import Group
     from isic_smp.data.source import default_cache_dir
 

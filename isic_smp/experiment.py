@@ -18,7 +18,7 @@ from isic_smp.assessment.fitting import fit_on_validation
 from isic_smp.assessment.observations import Observations, score_and_observe
 from isic_smp.data.diagnoses import read_diagnoses
 from isic_smp.data.folds import Fold, take_fold
-from isic_smp.data.groups import hold_out
+from isic_smp.data.held_out import hold_out
 from isic_smp.data.isic2016 import LesionData
 from isic_smp.data.names import Data, Group
 from isic_smp.data.pairs import Pair

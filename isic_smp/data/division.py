@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import get_args
 
 from isic_smp.data.folds import FOLD, parse_fold, take_fold
-from isic_smp.data.groups import WITHOUT, hold_out
+from isic_smp.data.held_out import WITHOUT, hold_out
 from isic_smp.data.isic2016 import LesionData
 from isic_smp.data.names import Group
 from isic_smp.errors import UserError

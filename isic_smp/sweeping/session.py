@@ -8,7 +8,7 @@ from pathlib import Path
 import optuna
 from optuna.trial import FrozenTrial
 
-from isic_smp.data.groups import hold_out
+from isic_smp.data.held_out import hold_out
 from isic_smp.data.isic2016 import LesionData
 from isic_smp.data.source import default_cache_dir, resolve_data
 from isic_smp.errors import UserError

@@ -4,7 +4,7 @@ from scored import some_run
 from small_run import draw_pictures
 
 from isic_smp.comparison.data import find_data
-from isic_smp.data.groups import hold_out
+from isic_smp.data.held_out import hold_out
 from isic_smp.data.source import resolve_data
 
 

@@ -8,7 +8,7 @@ from small_run import draw_pictures
 
 from isic_smp.data.division import as_divided
 from isic_smp.data.folds import Fold, take_fold
-from isic_smp.data.groups import hold_out
+from isic_smp.data.held_out import hold_out
 from isic_smp.data.source import resolve_data
 from isic_smp.errors import UserError
 
