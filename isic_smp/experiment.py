@@ -20,7 +20,7 @@ from isic_smp.data.diagnoses import read_diagnoses
 from isic_smp.data.folds import Fold, take_fold
 from isic_smp.data.held_out import hold_out
 from isic_smp.data.isic2016 import LesionData
-from isic_smp.data.names import Data, Group
+from isic_smp.data.names import Data
 from isic_smp.data.pairs import Pair
 from isic_smp.data.source import default_cache_dir, resolve_data
 from isic_smp.errors import UserError
@@ -58,8 +58,8 @@ class Setup:
     data: Data = "auto"
     data_dir: Path | None = None
     binarize_masks: bool = False
-    hold_out: Group | None = None
-    """A group of pictures (`data.groups.GROUPS`) to leave out of training and to validate on; nothing is tested."""
+    hold_out: str | None = None
+    """A group of pictures (`data.names.HELD_OUT`) to leave out of training and to validate on; nothing is tested."""
     fold: Fold | None = None
     """A part of the training images to validate on, the others to train on (`data.folds`); nothing is tested."""
     output_dir: Path | None = None

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Annotated
 import tyro
 
 from isic_smp import cli
-from isic_smp.data.names import Data, Group
+from isic_smp.data.names import HELD_OUT, Data
 from isic_smp.errors import UserError
 from isic_smp.training.recipe import PRESETS, Recipe, recipe_of_command
 
@@ -41,9 +41,10 @@ class Options:
     """Folder that holds the four ISIC 2016 part 1 folders. Else ISIC_SMP_DATA, else ./data/isic2016."""
     binarize_masks: bool = False
     """Take grey mask values above 128 as lesion, instead of refusing the mask."""
-    hold_out: Group | None = None
+    hold_out: Annotated[str | None, tyro.conf.arg(metavar=HELD_OUT)] = None
     """Train without this group of pictures and validate on it alone, to see how a recipe does on pictures unlike
-    those it has seen: faint, small, cut by the frame, in cool light, or any of these. No test scores."""
+    those it has seen: faint, small, cut by the frame, in cool light, any of these (hard), or of a diagnosis that the
+    manifest.csv beside them names. No test scores."""
     fold: Annotated[str | None, tyro.conf.arg(metavar="K/N[:cameras]")] = None
     """Cross-validation: validate on the Kth of N parts of the training pictures, train on the others; compare takes the N
     runs together (--split validation). K/N:cameras keeps the pictures of each camera, told by the size of its frames, in

@@ -235,9 +235,14 @@ def test_evaluate_validates_on_what_the_run_validated_on(place, again, in_this_p
         (("--fold", "4/3"), "a fold is like 2/5, the second of five parts, of 2 to 20, or 2/5:cameras"),
         (("--fold", "1/3:cameras"), "the sizes of the pictures' frames tell 1 apart: ask for fewer parts"),
         (("--fold", "1/3", "--hold-out", "hard"), "--hold-out and --fold both say what is validated on"),
+        (
+            ("--hold-out", "odd"),
+            "no group 'odd' to hold out: expected one of faint, small, cut, cool, hard, or diag",
+        ),
+        (("--hold-out", "diagnosis:nevus"), "needs a manifest.csv with the columns id and diagnosis in"),
     ],
 )
-def test_an_impossible_fold_is_refused_before_anything_is_made(place, again, words, message):
+def test_an_impossible_division_is_refused_before_anything_is_made(place, again, words, message):
     done = again(*words, "--output-dir", "out/none")
     assert done.returncode == 2 and message in done.stderr and "Traceback" not in done.stderr
     assert not (place / "out" / "none").exists()

@@ -1,12 +1,13 @@
 """Data once more as a run divided them: as they come, without one fold, or without a group of pictures."""
 
 from pathlib import Path
-from typing import get_args
 
 from isic_smp.data.folds import FOLD, parse_fold, take_fold
+from isic_smp.data.groups import GROUPS
 from isic_smp.data.held_out import WITHOUT, hold_out
 from isic_smp.data.isic2016 import LesionData
-from isic_smp.data.names import Group
+from isic_smp.data.manifest import MANIFEST
+from isic_smp.data.names import DIAGNOSIS
 from isic_smp.errors import UserError
 
 
@@ -30,13 +31,20 @@ def as_divided(
     division = fingerprint.removeprefix(data.fingerprint)
     if division.startswith(FOLD):
         divided = take_fold(data, parse_fold(division.removeprefix(FOLD).partition("-")[0]))
-        if divided.fingerprint != fingerprint:
-            raise UserError(
-                f"{data.root} tells other cameras apart than when the model was trained: expected its images and "
-                "manifest.csv of then, or another split"
-            )
-        return divided
-    for group in get_args(Group):
-        if division == WITHOUT + group:
-            return hold_out(data, group, cache_dir=cache_dir, binarize_masks=binarize_masks)
-    return data
+    elif group := _held_out(division):
+        divided = hold_out(data, group, cache_dir=cache_dir, binarize_masks=binarize_masks)
+    else:
+        return data
+    if divided.fingerprint != fingerprint:
+        raise UserError(
+            f"{data.root / MANIFEST} tells its images apart otherwise than when the model was trained: expected it and "
+            "the images as they were then, or another split"
+        )
+    return divided
+
+
+def _held_out(division: str) -> str | None:
+    """The group that a fingerprint's end says was held out."""
+    if division.startswith(WITHOUT + DIAGNOSIS):
+        return division.removeprefix(WITHOUT).rpartition("-")[0]
+    return next((group for group in GROUPS if division == WITHOUT + group), None)

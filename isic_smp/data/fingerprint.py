@@ -43,6 +43,11 @@ def shortened(fingerprint: str) -> str:
     return f"{digest[:12]}…{dash}{part}"
 
 
+def digest(division: Mapping[str, int]) -> str:
+    """Twelve digits that tell one division of ids from another: the part that each is in, or whether it belongs."""
+    return hashlib.sha256(repr(sorted(division.items())).encode()).hexdigest()[:12]
+
+
 def _digests(files: Sequence[Path], cache: Path | None) -> dict[Path, str]:
     known = _load(cache)
     keys = {path: _key(path) for path in files}

@@ -8,10 +8,11 @@ seen its camera either.
 import dataclasses
 import hashlib
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from isic_smp.data.cameras import cameras
+from isic_smp.data.fingerprint import digest
 from isic_smp.data.isic2016 import LesionData, lesions_seen_twice, split_lists
 from isic_smp.data.pairs import Pair
 from isic_smp.errors import UserError
@@ -84,7 +85,7 @@ def take_fold(data: LesionData, fold: Fold) -> LesionData:
         train=train,
         val=val,
         test=(),
-        fingerprint=f"{data.fingerprint}{FOLD}{fold}" + (f"-{_digest(parts)}" if fold.by_camera else ""),
+        fingerprint=f"{data.fingerprint}{FOLD}{fold}" + (f"-{digest(parts)}" if fold.by_camera else ""),
         official={"train": len(train), "val": len(val), "test": 0},
     )
 
@@ -116,11 +117,6 @@ def _parts_of_cameras(data: LesionData, pairs: Sequence[Pair], count: int) -> di
         filled[emptiest] += len(ids)
         part |= dict.fromkeys(ids, emptiest + 1)
     return part
-
-
-def _digest(parts: Mapping[str, int]) -> str:
-    """Of which image is in which part."""
-    return hashlib.sha256(repr(sorted(parts.items())).encode()).hexdigest()[:12]
 
 
 def _twins(data: LesionData) -> list[tuple[str, str]]:

@@ -8,8 +8,6 @@ from collections.abc import Callable
 import cv2
 import numpy as np
 
-from isic_smp.data.names import Group
-
 SIZE = 128
 """Side of the square, in pixels, at which pictures are told apart."""
 
@@ -53,11 +51,11 @@ def _contrast_and_warmth(image: np.ndarray, mask: np.ndarray) -> tuple[float, fl
     return contrast, float(np.median(bright[:, 2])) - 128
 
 
-GROUPS: dict[Group, Callable[[Marks], np.ndarray]] = {
+GROUPS: dict[str, Callable[[Marks], np.ndarray]] = {
     "faint": lambda m: m["contrast"] < _FAINT,
     "small": lambda m: m["area"] < _SMALL,
     "cut": lambda m: m["cut"] > _CUT,
     "cool": lambda m: m["warmth"] < 0,
     "hard": lambda m: np.any([GROUPS[name](m) for name in ("faint", "small", "cut", "cool")], axis=0),
 }
-"""Which pictures belong: faint, small, cut by the frame, in cool light; hard is any of these."""
+"""Which pictures belong to each `names.Group`: faint, small, cut by the frame, in cool light; hard is any of these."""

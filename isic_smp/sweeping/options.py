@@ -8,7 +8,7 @@ from typing import Annotated, TypeVar
 import tyro
 
 from isic_smp import cli
-from isic_smp.data.names import Data, Group
+from isic_smp.data.names import HELD_OUT, Data
 from isic_smp.errors import UserError
 from isic_smp.training.recipe import PRESETS, Recipe, base_preset, recipe_of_command
 
@@ -36,9 +36,9 @@ class Options:
     """List the trials and stop."""
     heartbeat: int = 15
     """Seconds between signs of life; a trial without one for four times as long is taken over."""
-    hold_out: Group | None = None
-    """Train without this group of pictures and choose by it alone: faint, small, cut by the frame, in cool light, or any
-    of these. No test scores."""
+    hold_out: Annotated[str | None, tyro.conf.arg(metavar=HELD_OUT)] = None
+    """Train without this group of pictures and choose by it alone: faint, small, cut by the frame, in cool light, any of
+    these (hard), or of a diagnosis that the manifest.csv beside them names. No test scores."""
     output_dir: Path | None = None
     """Folder of the study: a folder a trial, and the answer. Default: runs/sweeps/STUDY."""
     data: Data = "auto"

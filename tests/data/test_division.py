@@ -15,35 +15,52 @@ from isic_smp.errors import UserError
 
 @pytest.fixture(scope="module")
 def drawn(tmp_path_factory):
-    """24 + 6 + 6 pictures, by three cameras as a manifest has it, and a folder for their pixels."""
+    """24 + 6 + 6 pictures, of three cameras and two diagnoses as a manifest has it, and a folder for their pixels."""
     folder = tmp_path_factory.mktemp("division")
     draw_pictures(folder / "pictures")
     data, _ = resolve_data("synthetic", folder / "pictures", cache_dir=folder / "cache")
-    rows = [f"{pair.id},{side},{side}" for pair, side in zip(data.train, cycle((64, 80, 100)), strict=False)]
-    (data.root / "manifest.csv").write_text("\n".join(["id,original_width,original_height", *rows]))
+    write_manifest(data, data.root, cycle(zip((64, 80, 100), ("nevus", "basal-cell", "nevus"), strict=True)))
     return data, folder / "cache"
 
 
-@pytest.mark.parametrize("how", [Fold(2, 3), Fold(2, 3, by_camera=True), "hard"], ids=str)
+def write_manifest(data, folder, said):
+    """Of each training picture the side of its frame and its diagnosis."""
+    rows = [f"{pair.id},{side},{side},{its}" for pair, (side, its) in zip(data.train, said, strict=False)]
+    header = "id,original_width,original_height,diagnosis"
+    (folder / "manifest.csv").write_text("\n".join([header, *rows]))
+
+
+def divide(data, how, cache):
+    return take_fold(data, how) if isinstance(how, Fold) else hold_out(data, how, cache_dir=cache)
+
+
+@pytest.mark.parametrize(
+    "how", [Fold(2, 3), Fold(2, 3, by_camera=True), "hard", "diagnosis:basal-cell"], ids=str
+)
 def test_a_fingerprint_brings_back_its_division(drawn, how):
     data, cache = drawn
-    divided = hold_out(data, how, cache_dir=cache) if how == "hard" else take_fold(data, how)
+    divided = divide(data, how, cache)
     assert divided != data
     assert as_divided(data, divided.fingerprint, cache_dir=cache) == divided
 
 
-def test_cameras_that_are_told_otherwise_by_now_are_refused(drawn, tmp_path):
+@pytest.mark.parametrize("how", [Fold(1, 2, by_camera=True), "diagnosis:basal-cell"], ids=str)
+def test_pictures_that_are_told_apart_otherwise_by_now_are_refused(drawn, tmp_path, how):
     """Else a network would be validated on what it was trained on."""
     data, cache = drawn
-    divided = take_fold(data, Fold(1, 2, by_camera=True))
-    rows = [f"{pair.id},{side},{side}" for pair, side in zip(data.train, cycle((64, 100)), strict=False)]
-    (tmp_path / "manifest.csv").write_text("\n".join(["id,original_width,original_height", *rows]))
+    divided = divide(data, how, cache)
+    write_manifest(data, tmp_path, cycle([(64, "basal-cell"), (100, "nevus")]))
     other = dataclasses.replace(data, root=tmp_path)
-    with pytest.raises(UserError, match="tells other cameras apart than when the model was trained"):
+    with pytest.raises(
+        UserError, match=r"manifest.csv tells its images apart otherwise than when the model was"
+    ):
         as_divided(other, divided.fingerprint, cache_dir=cache)
 
 
-@pytest.mark.parametrize("fingerprint", ["{own}", "", "{own}-without-everything", "other-fold-2/3"])
+@pytest.mark.parametrize(
+    "fingerprint",
+    ["{own}", "", "{own}-without-everything", "other-fold-2/3", "other-without-diagnosis:basal-cell"],
+)
 def test_other_fingerprints_divide_nothing(drawn, fingerprint):
     data, cache = drawn
     assert as_divided(data, fingerprint.format(own=data.fingerprint), cache_dir=cache) is data

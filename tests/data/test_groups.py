@@ -1,10 +1,13 @@
 """Groups told from pixels."""
 
+from typing import get_args
+
 import numpy as np
 import pytest
 from drawn_groups import PICTURES
 
 from isic_smp.data.groups import GROUPS, marks
+from isic_smp.data.names import Group
 
 
 def groups_of(name: str) -> set[str]:
@@ -16,6 +19,10 @@ def groups_of(name: str) -> set[str]:
 @pytest.mark.parametrize("name", PICTURES)
 def test_a_picture_is_in_the_group_that_it_was_drawn_for(name: str) -> None:
     assert groups_of(name) == (set() if name == "plain" else {name, "hard"})
+
+
+def test_a_command_offers_every_group() -> None:
+    assert set(GROUPS) == set(get_args(Group))
 
 
 def test_masks_that_are_empty_or_full_have_a_place_too() -> None:

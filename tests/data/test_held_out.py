@@ -41,3 +41,40 @@ def test_an_unknown_or_an_empty_group_is_refused(data, tmp_path) -> None:
     plain = LesionData("made", tmp_path, data.train[3:4], data.val[3:4], (), "f", data.official)
     with pytest.raises(UserError, match="leaves 1 pictures to train on and 0 to validate on"):
         hold_out(plain, "cool", cache_dir=tmp_path / "cache")
+
+
+DIAGNOSES = {"cool0": "melanoma", "cut1": "melanoma", "faint0": " ", "small0": "basal-cell carcinoma"}
+"""Of the pictures that are in the table; all others are nevi but one, which it does not hold."""
+
+
+@pytest.fixture
+def diagnosed(data):
+    ids = [pair.id for pair in (*data.train, *data.val) if pair.id != "plain0"]
+    rows = [f"{id},{DIAGNOSES.get(id, 'nevus')}" for id in ids]
+    (data.root / "manifest.csv").write_text("\n".join(["id,diagnosis", *rows]))
+    return data
+
+
+def test_a_diagnosis_is_held_out_and_what_has_none_is_on_neither_side(diagnosed, tmp_path) -> None:
+    held = hold_out(diagnosed, "diagnosis:melanoma", cache_dir=tmp_path / "cache")
+    assert [pair.id for pair in held.train] == ["cut0", "small0"]
+    assert [pair.id for pair in held.val] == ["cool0", "cut1"]
+    assert held.test == () and held.official == {"train": 2, "val": 2, "test": 0}
+    other = hold_out(diagnosed, "diagnosis:basal-cell carcinoma", cache_dir=tmp_path / "cache")
+    assert [pair.id for pair in other.val] == ["small0"]
+    assert len({data.fingerprint for data in (diagnosed, held, other)}) == 3
+
+
+def test_a_diagnosis_that_no_picture_has_is_refused(data, tmp_path, request) -> None:
+    with pytest.raises(
+        UserError, match=r"needs a manifest.csv with the columns id and diagnosis in .*, and there"
+    ):
+        hold_out(data, "diagnosis:melanoma", cache_dir=tmp_path)
+    request.getfixturevalue("diagnosed")
+    with pytest.raises(
+        UserError, match=r"'Melanoma': expected one .*\(basal-cell carcinoma, melanoma, nevus\)"
+    ):
+        hold_out(data, "diagnosis:Melanoma", cache_dir=tmp_path)
+    (tmp_path / "manifest.csv").write_text("id,diagnosis\ncool0,melanoma")
+    with pytest.raises(UserError, match="leaves 0 pictures to train on and 1 to validate on"):
+        hold_out(data, "diagnosis:melanoma", cache_dir=tmp_path)
