@@ -10,16 +10,16 @@ difference over pictures. Nothing is trained or predicted. Writes results/camera
 
 import argparse
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from common import report, with_error
+from common import report
+from known_unknown import as_row, draw
 
 LEAST = 30
 """Pictures of a camera that has a row of its own."""
-FAILED = 0.65
 PICTURE = Path(__file__).parent.parent / "docs" / "images" / "cameras.png"
 
 
@@ -46,12 +46,12 @@ def main() -> None:
     cameras = cameras_of(load_isic2016(options.data_dir))
     place = {id: n for n, id in enumerate(known[0].ids)}
     scores = {name: both[:, [place[id] for id in ids]] for name, ids in cameras.items()}
-    rows = [as_row(name, its) for name, its in scores.items()]
+    rows = [as_row("camera", name, its) for name, its in scores.items()]
     report(
         "cameras",
         {f"IoU of pictures by cameras that are known and that are not, {len(known[0].parts)} folds": rows},
     )
-    draw(scores)
+    draw(scores, what="camera", picture=PICTURE)
 
 
 def cameras_of(data: Any) -> dict[str, Sequence[str]]:
@@ -69,40 +69,6 @@ def cameras_of(data: Any) -> dict[str, Sequence[str]]:
         else:
             found[" × ".join(map(str, frame))] = ids
     return found | {f"those with fewer than {LEAST}": others}
-
-
-def as_row(name: str, scores: np.ndarray) -> dict[str, Any]:
-    """Of IoU with the camera known and not, (2, N)."""
-    known, unknown = scores
-    return {
-        "camera": name,
-        "pictures": len(known),
-        "known": f"{known.mean():.4f}".replace("0.", "."),
-        "unknown": f"{unknown.mean():.4f}".replace("0.", "."),
-        "difference": with_error(unknown - known),
-        "failed, known": f"{(known < FAILED).mean():.1%}",
-        "failed, unknown": f"{(unknown < FAILED).mean():.1%}",
-    }
-
-
-def draw(scores: Mapping[str, np.ndarray]) -> None:
-    """The difference that it makes to each camera, with a 95 % interval by the standard error."""
-    import matplotlib
-
-    matplotlib.use("Agg")
-    import matplotlib.pyplot as plt
-
-    figure, axis = plt.subplots(figsize=(7, 0.4 * len(scores) + 1.2), layout="constrained")
-    for row, (known, unknown) in enumerate(scores.values()):
-        change = unknown - known
-        error = 1.96 * change.std() / len(change) ** 0.5
-        axis.errorbar(change.mean(), row, xerr=error, fmt="o", color="C0", capsize=3)
-    axis.axvline(0, color="0.6", linewidth=0.8)
-    axis.set_yticks(range(len(scores)), [f"{name} ({its.shape[1]})" for name, its in scores.items()])
-    axis.invert_yaxis()
-    axis.set_xlabel("IoU with the camera unknown, minus with it known")
-    axis.grid(axis="x", alpha=0.3)
-    figure.savefig(PICTURE, dpi=110)
 
 
 if __name__ == "__main__":

@@ -31,7 +31,7 @@ def as_divided(
     division = fingerprint.removeprefix(data.fingerprint)
     if division.startswith(FOLD):
         divided = take_fold(data, parse_fold(division.removeprefix(FOLD).partition("-")[0]))
-    elif group := _held_out(division):
+    elif group := group_held_out(division):
         divided = hold_out(data, group, cache_dir=cache_dir, binarize_masks=binarize_masks)
     else:
         return data
@@ -43,8 +43,8 @@ def as_divided(
     return divided
 
 
-def _held_out(division: str) -> str | None:
-    """The group that a fingerprint's end says was held out."""
+def group_held_out(division: str) -> str | None:
+    """The group that a fingerprint, less that of the whole data, says was held out; None where it says none."""
     if division.startswith(WITHOUT + DIAGNOSIS):
         return division.removeprefix(WITHOUT).rpartition("-")[0]
     return next((group for group in GROUPS if division == WITHOUT + group), None)
