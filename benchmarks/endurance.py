@@ -17,7 +17,8 @@ import psutil
 def train(epochs: int) -> list[tuple[int, float, int]]:
     """(epoch, MB resident, open files) at every tenth."""
     from isic_smp.data.synthetic import make_synthetic
-    from isic_smp.experiment import Setup, run_experiment
+    from isic_smp.experiment import run_experiment
+    from isic_smp.setup import Setup
     from isic_smp.training.recipe import Recipe
 
     recipe = Recipe(

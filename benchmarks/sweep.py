@@ -116,7 +116,8 @@ def timed(commands: list[list[str]], place: Path, **environment: str) -> float:
 
 def trials(options: argparse.Namespace) -> None:
     """Some trials in this process, as a sweep runs them."""
-    from isic_smp.experiment import Setup, run_experiment
+    from isic_smp.experiment import run_experiment
+    from isic_smp.setup import Setup
     from isic_smp.training.recipe import Recipe
 
     for number in options.in_process:

@@ -5,39 +5,28 @@
 
 import contextlib
 import shlex
-import time
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from torch import nn
 
-from isic_smp.assessment.assess import assess
-from isic_smp.assessment.fitting import fit_on_validation
-from isic_smp.assessment.observations import Observations, score_and_observe
+from isic_smp.conclude import Result, conclude
 from isic_smp.data.diagnoses import read_diagnoses
-from isic_smp.data.folds import Fold, take_fold
-from isic_smp.data.held_out import hold_out
 from isic_smp.data.isic2016 import LesionData
-from isic_smp.data.names import Data
-from isic_smp.data.pairs import Pair
-from isic_smp.data.source import default_cache_dir, resolve_data
+from isic_smp.data.source import default_cache_dir
 from isic_smp.errors import UserError
 from isic_smp.folder_lock import alone_in
-from isic_smp.inference.load import OUTPUT_FOLDER, save_bundle
-from isic_smp.inference.predictor import Predictor
-from isic_smp.inference.scores import Scores
-from isic_smp.prepare import Place, Prepared, Say, main_first, prepare
+from isic_smp.prepare import Place, Prepared, Say, prepare
 from isic_smp.progress import EpochBars
+from isic_smp.setup import DEMO_EXPERIMENT, Setup, find_data, new_output_dir
 from isic_smp.tracking.experiment_log import ExperimentLog
 from isic_smp.tracking.sync import check_all_sent
 from isic_smp.training.checkpoint import Checkpoints
 from isic_smp.training.device import choose_device, make_deterministic
 from isic_smp.training.distributed import join_ranks
 from isic_smp.training.fit import fit
-from isic_smp.training.history import Epoch, Fit, Progress
-from isic_smp.training.losses import make_loss
+from isic_smp.training.history import Epoch, Progress
 from isic_smp.training.memory import kept_memory
 from isic_smp.training.profile import StepProfiler
 from isic_smp.training.recipe import Recipe
@@ -46,51 +35,6 @@ from isic_smp.training.statistics import renew_statistics
 
 OnEpoch = Callable[[Epoch, nn.Module], None]
 AfterEpoch = Callable[[Epoch], None]
-
-DEMO_EXPERIMENT = "isic_smp-demo-synthetic"
-"""Runs on drawn pictures are kept apart, so that no demo is taken for a result."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Setup:
-    """Where an experiment finds its data and leaves its results; nothing here changes what is learned."""
-
-    data: Data = "auto"
-    data_dir: Path | None = None
-    binarize_masks: bool = False
-    hold_out: str | None = None
-    """A group of pictures (`data.names.HELD_OUT`) to leave out of training and to validate on; nothing is tested."""
-    fold: Fold | None = None
-    """A part of the training images to validate on, the others to train on (`data.folds`); nothing is tested."""
-    output_dir: Path | None = None
-    cache_dir: Path | None = None
-    experiment: str | None = None
-    run_name: str | None = None
-    tracking_uri: str | None = None
-    offline: bool = False
-    """Log into the output folder only; `isic_smp.sync` sends it later."""
-    parent_run_id: str | None = None
-    device: str = "auto"
-    resume: bool = False
-    score_test: bool = True
-    profile: int = 0
-    """Steps of the first epoch to trace; 0 is none."""
-    bars: bool = True
-    """Show a progress bar over steps and epochs; a sweep's workers show progress over trials instead."""
-    tags: Mapping[str, str] = field(default_factory=dict)
-    """More tags of the MLflow run."""
-
-
-@dataclass(frozen=True)
-class Result:
-    """What an experiment gives back on rank 0."""
-
-    output_dir: Path
-    run_id: str
-    fit: Fit
-    validation: Scores
-    test: Scores | None
-    ui_hint: str
 
 
 def run_experiment(
@@ -123,7 +67,7 @@ def run_experiment(
         )
         if place.device.type == "cpu":
             stack.enter_context(kept_memory())
-        data, is_demo = _find_data(setup, place)
+        data, is_demo = find_data(setup, place)
         place.say(f"data: {data.describe()}")
         diagnosis = read_diagnoses(data.root) or {}  # before the work: a manifest may be broken
         make_deterministic(place.device, recipe.seed)
@@ -135,7 +79,7 @@ def run_experiment(
             is_demo=is_demo,
             tracking_uri=setup.tracking_uri,
         )
-        output_dir = ranks.share(setup.output_dir or _new_output_dir(recipe) if ranks.is_main else None)
+        output_dir = ranks.share(setup.output_dir or new_output_dir(recipe) if ranks.is_main else None)
         if ranks.is_main:
             stack.enter_context(alone_in(output_dir))
         checkpoints = Checkpoints(output_dir)
@@ -170,7 +114,17 @@ def run_experiment(
                 return None
             if prepared.statistics is not None:
                 renew_statistics(prepared.model, recipe, **prepared.statistics, device=place.device)
-            result = _finish(recipe, setup, data, diagnosis, prepared, fitted, log, place, output_dir)
+            result = conclude(
+                recipe,
+                setup,
+                data,
+                prepared,
+                fitted,
+                diagnosis=diagnosis,
+                log=log,
+                place=place,
+                output_dir=output_dir,
+            )
             # Last of all: it says that nothing is left to go on with.
             checkpoints.save_history(fitted.history)
             return result
@@ -183,22 +137,6 @@ def run_experiment(
                 )
                 raise KeyboardInterrupt(go_on) from None
             raise
-
-
-def _find_data(setup: Setup, place: Place) -> tuple[LesionData, bool]:
-    """The data, as `setup` wants them divided, and whether drawn pictures stand in for them."""
-    data, is_demo = main_first(
-        place.ranks, lambda: resolve_data(setup.data, setup.data_dir, cache_dir=place.cache_dir)
-    )
-    if setup.hold_out is not None:
-        group = setup.hold_out
-        data = main_first(
-            place.ranks,
-            lambda: hold_out(data, group, cache_dir=place.cache_dir, binarize_masks=setup.binarize_masks),
-        )
-    if setup.fold is not None:
-        data = take_fold(data, setup.fold)
-    return data, is_demo
 
 
 def _state_to_go_on_from(
@@ -276,71 +214,3 @@ def _start_log(
     )
     place.say(log.hint())
     return log
-
-
-def _finish(
-    recipe: Recipe,
-    setup: Setup,
-    data: LesionData,
-    diagnosis: Mapping[str, str],
-    prepared: Prepared,
-    fitted: Fit,
-    log: ExperimentLog,
-    place: Place,
-    output_dir: Path,
-) -> Result:
-    """Score the kept weights, fit what goes with them, save the model, and close the log."""
-    # float32, whatever it was trained in: the exported program computes so, and its scores must be these.
-    predictor = Predictor(prepared.model, prepared.preprocessing, device=place.device)
-    loss = make_loss(recipe.loss).to(place.device)
-
-    def scored(pairs: tuple[Pair, ...]) -> tuple[Scores, Observations]:
-        return score_and_observe(
-            predictor, pairs, loss=loss, batch_size=recipe.batch_size, binarize_masks=setup.binarize_masks
-        )
-
-    validation_scores, seen = scored(data.val)
-    numbers = fit_on_validation(validation_scores, seen)
-    validation = assess(validation_scores, seen, data, "val", fitted=numbers, diagnosis=diagnosis)
-    test = (
-        assess(*scored(data.test), data, "test", fitted=numbers, diagnosis=diagnosis)
-        if setup.score_test and data.test
-        else None
-    )
-    info = {
-        "recipe": recipe.to_dict(),
-        "data": {
-            "name": data.name,
-            "fingerprint": data.fingerprint,
-            "description": data.describe(),
-            **({"fold": str(setup.fold)} if setup.fold else {}),
-        },
-        "encoder_weights_used": prepared.weights_used,
-        "kept_epoch": fitted.kept_epoch + 1,
-        "validation": validation.scores.summary(),
-        "test": test.scores.summary() if test else None,
-        "assessment": {"validation": validation.summary(), "test": test.summary() if test else None},
-        **numbers.to_facts(),
-    }
-    model_folder = output_dir / OUTPUT_FOLDER
-    save_bundle(prepared.model, prepared.preprocessing, info, model_folder)
-    log.finish(prepared.model, predictor, fitted, validation=validation, test=test, model_folder=model_folder)
-    return Result(
-        output_dir, log.run_id, fitted, validation.scores, test.scores if test else None, log.hint()
-    )
-
-
-def _new_output_dir(recipe: Recipe) -> Path:
-    way = "frozen" if recipe.freeze else "gradual" if recipe.freeze_epochs else "finetuned"
-    folder = Path("runs") / f"{time.strftime('%Y%m%d-%H%M%S')}-{way}-seed{recipe.seed}"
-    # Two runs that start in the same second each get a folder of their own.
-    for n in range(1, 1000):
-        tried = folder if n == 1 else folder.with_name(f"{folder.name}-{n}")
-        try:
-            tried.mkdir(parents=True)
-        except FileExistsError:
-            continue
-        except OSError as error:
-            raise UserError(f"cannot make {tried}: {error.strerror}; choose another --output-dir") from None
-        return tried
-    raise UserError(f"too many folders named {folder}: choose an --output-dir")

@@ -24,7 +24,7 @@ from isic_smp.errors import UserError
 from isic_smp.training.recipe import PRESETS, Recipe, recipe_of_command
 
 if TYPE_CHECKING:
-    from isic_smp.experiment import Result
+    from isic_smp.conclude import Result
 
 PROG = "python -m isic_smp.run"
 
@@ -93,7 +93,8 @@ def main() -> None:
     if options.resume and options.output_dir is None:
         raise UserError("--resume needs the --output-dir of the run to go on with")
     from isic_smp.data.folds import parse_fold
-    from isic_smp.experiment import Setup, run_experiment
+    from isic_smp.experiment import run_experiment
+    from isic_smp.setup import Setup
 
     result = run_experiment(
         options.settings,

@@ -17,6 +17,8 @@ LAYERS = (
     {"inference"},
     {"assessment", "network", "progress", "teaching"},
     {"prepare", "tracking"},
+    {"setup"},
+    {"conclude"},
     {"experiment", "comparison", "demo_page"},
     {"sweeping"},
     {"run", "predict", "evaluate", "compare", "sweep", "export", "registry", "demo", "sync", "pretrained"},

@@ -27,7 +27,8 @@ RECIPE = Recipe(
 def place(tmp_path_factory):
     """Two real runs of a tiny recipe on drawn pictures, in a store of their own."""
     from isic_smp.data.synthetic import make_synthetic
-    from isic_smp.experiment import Setup, run_experiment
+    from isic_smp.experiment import run_experiment
+    from isic_smp.setup import Setup
 
     folder = tmp_path_factory.mktemp("compare")
     make_synthetic(folder / "pictures", train=8, val=4, test=12, size=48)
@@ -185,7 +186,8 @@ def as_folds(place: Path, folder: Path, name: str) -> list[Path]:
 def train_folds(place: Path, folder: Path, name: str) -> list[Path]:
     """Two runs, each validated on one half of the training images."""
     from isic_smp.data.folds import Fold
-    from isic_smp.experiment import Setup, run_experiment
+    from isic_smp.experiment import run_experiment
+    from isic_smp.setup import Setup
 
     folds = [folder / f"{name}{n}" for n in (1, 2)]
     for n, fold in enumerate(folds, 1):

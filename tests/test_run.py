@@ -147,7 +147,7 @@ def test_a_second_training_in_a_folder_is_not_wiped_where_it_was_interrupted_whi
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr("isic_smp.experiment.score_and_observe", interrupt)
+        patch.setattr("isic_smp.conclude.score_and_observe", interrupt)
         assert again(*words).returncode == 130
     refused = again(*words)
     assert refused.returncode == 2 and "holds 1 of 1 epochs of an interrupted training" in refused.stderr

@@ -13,11 +13,12 @@ from isic_smp.data.augment import Augmenter
 from isic_smp.data.cache import PixelCache, open_pixel_cache
 from isic_smp.data.taught import TaughtPixels
 from isic_smp.errors import Stopped, UserError
-from isic_smp.experiment import Setup, run_experiment
+from isic_smp.experiment import run_experiment
 from isic_smp.inference.load import load_bundle, save_bundle
 from isic_smp.inference.predictor import Predictor
 from isic_smp.inference.preprocessing import Preprocessing
 from isic_smp.models.upconvnet import UpConvNet
+from isic_smp.setup import Setup
 from isic_smp.teaching import open_taught
 from isic_smp.training.batches import Order, PixelBatches
 from isic_smp.training.feature_bank import BankBatches, open_feature_bank

@@ -2,9 +2,11 @@
 
 import logging
 
-from isic_smp.experiment import AfterEpoch, Result, Setup, run_experiment
+from isic_smp.conclude import Result
+from isic_smp.experiment import AfterEpoch, run_experiment
 from isic_smp.inference.load import load
 from isic_smp.models.cost import cost
+from isic_smp.setup import Setup
 from isic_smp.sweeping.trial import Outcome
 from isic_smp.training.recipe import Recipe
 

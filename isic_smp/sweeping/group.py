@@ -16,9 +16,10 @@ from pathlib import Path
 
 from isic_smp import cli
 from isic_smp.errors import FolderInUse, Stopped, UserError
-from isic_smp.experiment import AfterEpoch, Setup, run_experiment
+from isic_smp.experiment import AfterEpoch, run_experiment
 from isic_smp.files import is_disk_trouble
 from isic_smp.folder_lock import alone_in
+from isic_smp.setup import Setup
 from isic_smp.sweeping.alone import outcome_of
 from isic_smp.sweeping.orphans import die_with_parent
 from isic_smp.sweeping.trial import Outcome

@@ -12,7 +12,7 @@ from isic_smp.data.held_out import hold_out
 from isic_smp.data.isic2016 import LesionData
 from isic_smp.data.source import default_cache_dir, resolve_data
 from isic_smp.errors import UserError
-from isic_smp.experiment import DEMO_EXPERIMENT, Setup
+from isic_smp.setup import DEMO_EXPERIMENT, Setup
 from isic_smp.store import without_password
 from isic_smp.sweeping.alone import train_here
 from isic_smp.sweeping.answer import Answer, Findings, write_answer

@@ -29,7 +29,8 @@ from isic_smp.training.history import Epoch
 from isic_smp.training.recipe import Recipe
 
 if TYPE_CHECKING:
-    from isic_smp.experiment import AfterEpoch, Setup
+    from isic_smp.experiment import AfterEpoch
+    from isic_smp.setup import Setup
 
 logger = logging.getLogger(__name__)
 

@@ -66,7 +66,7 @@ def observe(plan: Plan, trace: Path | None) -> None:
         plan: when to die.
         trace: a file to write what was `Seen` into, at the end.
     """
-    import isic_smp.experiment as experiment
+    import isic_smp.conclude as conclude
     import isic_smp.prepare as prepare
     import isic_smp.tracking.experiment_log as experiment_log
     import isic_smp.tracking.sending as sending
@@ -107,7 +107,7 @@ def observe(plan: Plan, trace: Path | None) -> None:
     phase("keep the last", Checkpoints, "save_last")
     phase("journal", Journal, "append")
     phase("send", sending, "send_pending")
-    phase("save the model", experiment, "save_bundle")
+    phase("save the model", conclude, "save_bundle")
     phase("export", experiment_log, "log_segmentation_model")
     phase("finish the log", RunLog, "finish")
     phase("register", Registry, "register")

@@ -4,8 +4,8 @@ import pytest
 
 from isic_smp.data.synthetic import make_synthetic
 from isic_smp.errors import FolderInUse
-from isic_smp.experiment import Setup
 from isic_smp.folder_lock import alone_in
+from isic_smp.setup import Setup
 from isic_smp.sweeping.group import LOCK, GroupTrainer
 from isic_smp.training.recipe import Recipe
 

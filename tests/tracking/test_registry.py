@@ -17,8 +17,8 @@ import torch
 
 from isic_smp import UpConvNet
 from isic_smp import registry as command
+from isic_smp.conclude import Result
 from isic_smp.errors import UserError
-from isic_smp.experiment import Result
 from isic_smp.inference.from_mlflow import MODEL_FOLDER
 from isic_smp.inference.load import load, save_bundle
 from isic_smp.inference.predictor import Predictor
