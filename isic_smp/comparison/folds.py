@@ -9,6 +9,9 @@ from isic_smp.comparison.runs import ScoredRun
 from isic_smp.data.folds import CAMERAS, FOLD, Fold, parse_fold
 from isic_smp.errors import UserError
 
+FOLDS = "folds"
+"""What the data of joined runs have in place of a fold: `3`, or `3:cameras`."""
+
 
 def join_folds(runs: Sequence[ScoredRun]) -> list[ScoredRun]:
     """`runs`, those that trained on folds (`run --fold`) of the same data by the same recipe, seed included, as one.
@@ -28,6 +31,12 @@ def join_folds(runs: Sequence[ScoredRun]) -> list[ScoredRun]:
         else:
             found.append([run])
     return [_joined(run) if isinstance(run, list) else run for run in found]
+
+
+def in_words(folds: str) -> str:
+    """`3:cameras` as 3 folds of whole cameras."""
+    count, of_cameras, _ = folds.partition(CAMERAS)
+    return f"{count} folds" + " of whole cameras" * bool(of_cameras)
 
 
 def _kind(run: ScoredRun) -> tuple:
@@ -74,9 +83,8 @@ def _joined(parts: list[ScoredRun]) -> ScoredRun:
         data={
             "name": first.data.get("name", ""),
             "fingerprint": _whole(first),
-            "description": f"{first.data.get('name')}: {len(ids)} training images in {count} folds"
-            + " of whole cameras" * fold.by_camera,
-            "folds": f"{count}{ending}",
+            "description": f"{first.data.get('name')}: {len(ids)} training images in {in_words(f'{count}{ending}')}",
+            FOLDS: f"{count}{ending}",
         },
         ids=tuple(ids[i] for i in order),
         sizes=np.concatenate([run.sizes for run in parts])[order],

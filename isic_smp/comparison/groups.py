@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from isic_smp.comparison.folds import FOLDS, in_words
 from isic_smp.comparison.runs import ScoredRun
 
 LONGEST_LABEL = 3
@@ -47,8 +48,8 @@ class Group:
 def group_runs(runs: Sequence[ScoredRun], *, each: bool = False) -> list[Group]:
     """Groups in the order in which their first runs are named.
 
-    Runs are grouped where their recipes differ only in the seed, and were cross-validated alike if at all. Where that would leave a single
-    group (two seeds of one recipe), and with `each`, every run stands for itself.
+    Runs are grouped where their recipes differ only in the seed, and were cross-validated alike if at all. Where that
+    would leave a single group (two seeds of one recipe), and with `each`, every run stands for itself.
     """
     groups: list[list[ScoredRun]] = []
     for run in runs:
@@ -63,18 +64,15 @@ def group_runs(runs: Sequence[ScoredRun], *, each: bool = False) -> list[Group]:
     return [Group(label, tuple(group)) for label, group in zip(_labels(groups), groups, strict=True)]
 
 
-def _kind(run: ScoredRun) -> tuple[dict[str, Any], str | None]:
-    """What the runs of a group have in common."""
-    return _without_seed(run), run.data.get("folds")
-
-
-def _without_seed(run: ScoredRun) -> dict[str, Any]:
-    return {name: value for name, value in run.recipe.items() if name != "seed"}
+def _kind(run: ScoredRun) -> dict[str, Any]:
+    """What the runs of a group have in common: all settings but the seed, and of which folds they are."""
+    settings = {name: value for name, value in run.recipe.items() if name != "seed"}
+    return settings | ({FOLDS: run.data[FOLDS]} if FOLDS in run.data else {})
 
 
 def _labels(groups: Sequence[Sequence[ScoredRun]]) -> list[str]:
     """What differs between the groups' recipes, in words; names of runs where that is too much or too little."""
-    recipes = [_without_seed(group[0]) for group in groups]
+    recipes = [_kind(group[0]) for group in groups]
     names = {name: None for recipe in recipes for name in recipe}  # a dict keeps the recipe's order
     differing = [name for name in names if any(r.get(name) != recipes[0].get(name) for r in recipes)]
     said = [[_say(name, recipe, differing) for name in differing] for recipe in recipes]
@@ -96,6 +94,8 @@ def _say(name: str, recipe: dict[str, Any], differing: Sequence[str]) -> str:
         return ""  # said with freeze
     if name == "freeze_epochs" and not value:
         return "fine-tuned"
+    if name == FOLDS:
+        return in_words(value) if value else ""
     if isinstance(value, str) and value.endswith(".safetensors"):
         value = PurePath(value).stem
     if isinstance(value, list):

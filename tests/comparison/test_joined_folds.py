@@ -65,6 +65,8 @@ def test_folds_of_whole_cameras_are_taken_together_and_held_against_others():
     assert by_camera.data["description"] == "made: 4 training images in 3 folds of whole cameras"
     other = join_folds([fold(n, "z", lr=0.2) for n in (1, 2, 3)])
     assert [len(group.runs) for group in group_runs([plain, by_camera, *other])] == [1, 1, 1]
+    labels = [group.label for group in group_runs([plain, by_camera])]
+    assert labels == ["3 folds", "3 folds of whole cameras"]
     with pytest.raises(UserError, match=r"train the others \(run --fold 2/3:cameras"):
         join_folds([fold(n, by=":cameras") for n in (1, 3)])
 
