@@ -28,6 +28,7 @@ def main() -> None:
     from isic_smp.comparison.folds import join_folds
     from isic_smp.comparison.runs import find_runs
     from isic_smp.data.division import group_held_out
+    from isic_smp.data.names import DIAGNOSIS
 
     folds = join_folds(find_runs(options.known, metric="iou", split="validation"))
     if len(folds) != 1 or not folds[0].parts:
@@ -40,7 +41,7 @@ def main() -> None:
         if group is None or run.recipe != known.recipe:
             words.error(f"{run.name}: expected a run with --hold-out, of the same data, recipe and seed")
         its = known.scores[[place[id] for id in run.ids]]
-        scores[group.removeprefix("diagnosis:")] = np.stack([its, run.scores])
+        scores[group.removeprefix(DIAGNOSIS)] = np.stack([its, run.scores])
     rows = [as_row("kind", name, its) for name, its in scores.items()]
     report(
         "kinds", {f"IoU of pictures of a kind that is known and that is not, {len(known.parts)} folds": rows}

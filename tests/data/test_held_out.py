@@ -47,30 +47,29 @@ DIAGNOSES = {"cool0": "melanoma", "cut1": "melanoma", "faint0": " ", "small0": "
 """Of the pictures that are in the table; all others are nevi but one, which it does not hold."""
 
 
-@pytest.fixture
-def diagnosed(data):
+def write_diagnoses(data: LesionData) -> None:
     ids = [pair.id for pair in (*data.train, *data.val) if pair.id != "plain0"]
     rows = [f"{id},{DIAGNOSES.get(id, 'nevus')}" for id in ids]
     (data.root / "manifest.csv").write_text("\n".join(["id,diagnosis", *rows]))
-    return data
 
 
-def test_a_diagnosis_is_held_out_and_what_has_none_is_on_neither_side(diagnosed, tmp_path) -> None:
-    held = hold_out(diagnosed, "diagnosis:melanoma", cache_dir=tmp_path / "cache")
+def test_a_diagnosis_is_held_out_and_what_has_none_is_on_neither_side(data, tmp_path) -> None:
+    write_diagnoses(data)
+    held = hold_out(data, "diagnosis:melanoma", cache_dir=tmp_path / "cache")
     assert [pair.id for pair in held.train] == ["cut0", "small0"]
     assert [pair.id for pair in held.val] == ["cool0", "cut1"]
     assert held.test == () and held.official == {"train": 2, "val": 2, "test": 0}
-    other = hold_out(diagnosed, "diagnosis:basal-cell carcinoma", cache_dir=tmp_path / "cache")
+    other = hold_out(data, "diagnosis:basal-cell carcinoma", cache_dir=tmp_path / "cache")
     assert [pair.id for pair in other.val] == ["small0"]
-    assert len({data.fingerprint for data in (diagnosed, held, other)}) == 3
+    assert len({each.fingerprint for each in (data, held, other)}) == 3
 
 
-def test_a_diagnosis_that_no_picture_has_is_refused(data, tmp_path, request) -> None:
+def test_a_diagnosis_that_no_picture_has_is_refused(data, tmp_path) -> None:
     with pytest.raises(
         UserError, match=r"needs a manifest.csv with the columns id and diagnosis in .*, and there"
     ):
         hold_out(data, "diagnosis:melanoma", cache_dir=tmp_path)
-    request.getfixturevalue("diagnosed")
+    write_diagnoses(data)
     with pytest.raises(
         UserError, match=r"'Melanoma': expected one .*\(basal-cell carcinoma, melanoma, nevus\)"
     ):
