@@ -1,4 +1,4 @@
-"""What accuracy costs: our networks and smp's U-Net on the whole MobileNet, trained on the same images.
+"""What accuracy costs: our networks, smp's U-Net on the whole MobileNet, trained on the same images, the shipped model.
 
 python benchmarks/networks.py --data-dir DIR --encoder-weights FILE --work-dir DIR [--seeds 3] [--only small]
 python benchmarks/networks.py … --without tones close_bays sharp_views      # as the presets were before these
@@ -14,6 +14,7 @@ import argparse
 import dataclasses
 import json
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -33,6 +34,7 @@ NETWORKS: dict[str, list[str]] = {
     "small": ["--recipe", "small"],
     "small, taught": ["--recipe", "small"],
     "smp.Unet, whole MobileNetV2": [],
+    "the shipped model": [],
 }
 LATER = {
     "tones": (0.0, ["--tones", "0"]),
@@ -55,6 +57,8 @@ WAYS = {
 TAUGHT = ", taught"
 """Ends the names of networks that learn from the fine-tuned ones, of all seeds, as well as from the masks."""
 UNET = "smp.Unet, whole MobileNetV2"
+COMES_WITH_IT = "the shipped model"
+"""Is not trained here, and of one seed."""
 UNET_ENCODER = "trunc-mobilenetv2_100-s6-same"
 
 
@@ -79,6 +83,7 @@ def main() -> None:
     rows = []
     for name in options.only:
         seeds = options.unet_seeds if name == UNET and options.unet_seeds else options.seeds
+        seeds = 1 if name == COMES_WITH_IT else seeds
         models = [trained(options, name, seed) for seed in range(seeds)]
         rows.append(row(options, name, models))
     title = "Test images, each at its own size; mean ± standard deviation over seeds"
@@ -88,10 +93,16 @@ def main() -> None:
 
 def trained(options: argparse.Namespace, name: str, seed: int) -> Path:
     """The saved model of a network, trained now or before."""
+    from isic_smp.models.shipped import shipped_folder
+
     place = options.work_dir.resolve() / "networks"
     without = "".join(f"-without-{setting}" for setting in sorted(options.without))
     folder = place / f"{name.replace(' ', '-').replace(',', '').replace('.', '-')}{without}-s{seed}"
     place.mkdir(parents=True, exist_ok=True)
+    if name == COMES_WITH_IT:  # not where it lies: the scores are kept beside a model
+        shutil.rmtree(folder, ignore_errors=True)
+        shutil.copytree(shipped_folder(), folder / "model")
+        return folder / "model"
     if not (folder / "model" / "isic_smp.json").exists():
         if name == UNET:
             me = [sys.executable, str(Path(__file__).resolve()), *sys.argv[1:]]

@@ -14,7 +14,7 @@ DOCS = Path(__file__).parent.parent / "docs"
 KEPT = DOCS / "networks.json"
 PICTURE = DOCS / "images" / "networks.png"
 ONE_LOOK = "one look"
-_MARKERS = "os*^vDXP"
+_MARKERS = "os*^vDXP<"
 
 Row = dict[str, Any]
 """network; without (what today's preset has and it had not); epochs, seeds; date, cpu; parameters, multiply_adds;

@@ -65,6 +65,7 @@ def main() -> None:
     of_test = [score for twin in tested for score, test in zip(twin.own, twin.tested, strict=True) if test]
     print(f"\nthe model on the {len(of_test)} test pictures among them: IoU {as_text(of_test)}")
     print(f"experts' IoU under .65: {sum(iou(*twin.experts) < 0.65 for twin in twins)} of {len(twins)}")
+    print(f"larger than the model's mask, one expert's against the other's: correlation {habit(twins):+.2f}")
     draw(sorted(twins, key=lambda twin: iou(*twin.experts)))
 
 
@@ -158,6 +159,18 @@ def as_row(name: str, twins: Sequence[Twin]) -> dict[str, Any]:
         "the model's two masks: IoU": as_text([iou(*twin.drawn) for twin in twins]),
         "model and expert: IoU": as_text([float(np.mean(twin.own)) for twin in twins]),
     }
+
+
+def habit(twins: Sequence[Twin]) -> float:
+    """Whether a lesion that one expert draws larger than the model does is drawn larger by the other too: 1 if so, 0 if not.
+
+    Correlation of the logarithms of their areas' ratios.
+    """
+    larger = [
+        [np.log(expert.sum() / drawn.sum()) for expert, drawn in zip(twin.experts, twin.drawn, strict=True)]
+        for twin in twins
+    ]
+    return float(np.corrcoef(np.array(larger).T)[0, 1])
 
 
 def as_text(values: Sequence[float]) -> str:
