@@ -16,7 +16,6 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from isic_smp.training.batches import Batch, Batches
-from isic_smp.training.device import autocast, resolve_precision
 from isic_smp.training.recipe import Recipe
 
 Moments = list[tuple[Tensor, Tensor]]
@@ -33,8 +32,8 @@ def renew_statistics(
 ) -> None:
     """Give the model's BatchNorms the statistics of plain and of augmented training images, mixed.
 
-    How much of the mixture is plain, `recipe.plain_statistics` says. A frozen encoder
-    keeps the statistics that it came with.
+    How much of the mixture is plain, `recipe.plain_statistics` says. A frozen encoder keeps the statistics that it came
+    with. They are measured in float32, as predictions are made, whatever the recipe trains in.
 
     Args:
         model: an smp model with its trained weights; left in evaluation mode.
@@ -47,12 +46,8 @@ def renew_statistics(
     if recipe.freeze:
         kept = {id(module) for module in model.encoder.modules()}
         norms = [norm for norm in norms if id(norm) not in kept]
-    precision = resolve_precision(recipe.precision, device)
-    seen = []
-    for batches in (augmented, plain):
-        with autocast(device, precision):
-            # A view of an epoch that was not trained on.
-            seen.append(_measure(model, norms, batches.epoch(recipe.epochs, device)))
+    # The views of an epoch that was not trained on.
+    seen = [_measure(model, norms, batches.epoch(recipe.epochs, device)) for batches in (augmented, plain)]
     share = recipe.plain_statistics
     for norm, (mean_a, var_a), (mean_p, var_p) in zip(norms, *seen, strict=True):
         mean = torch.lerp(mean_a, mean_p, share)

@@ -91,3 +91,10 @@ def test_the_same_pictures_give_the_same_statistics(model, small_caches):
     once = {name: value.clone() for name, value in model.state_dict().items()}
     renew(model, small_caches[0], RECIPE)
     assert all(torch.equal(value, once[name]) for name, value in model.state_dict().items())
+
+
+def test_they_are_of_float32_as_predictions_are_whatever_training_computed_in(model, small_caches):
+    renew(model, small_caches[0], RECIPE)
+    once = {name: value.clone() for name, value in model.state_dict().items()}
+    renew(model, small_caches[0], dataclasses.replace(RECIPE, precision="bf16"))
+    assert all(torch.equal(value, once[name]) for name, value in model.state_dict().items())
