@@ -22,8 +22,8 @@ from common import in_group, iou, predicted, report, validation_pictures, with_e
 WAYS: dict[str, dict[str, bool | float]] = {
     "one look": {"second_look": False, "wrap_below": 0.0, "test_time_flips": False},
     "finished": {"test_time_flips": False},
+    "finished, flips": {"test_time_flips": True},
 }
-FLIPS: dict[str, dict[str, bool | float]] = {"finished, flips": {"test_time_flips": True}}
 """How a run is asked, by the settings of `Preprocessing` that differ from its own."""
 
 
@@ -55,7 +55,7 @@ def main() -> None:
 
     torch.set_num_threads(1)
     pictures = pictures_of(options.data_dir, options.hold_out)
-    ways = WAYS | (FLIPS if options.flips else {})
+    ways = {way: asking for way, asking in WAYS.items() if options.flips or not asking["test_time_flips"]}
     bases: dict[int, dict[str, np.ndarray]] = {}
     rows: list[dict] = []
     for run in (*options.base, *options.runs):
