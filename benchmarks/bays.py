@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-from common import draw_outlines, iou, options_of_a_model, report, validation_pictures
+from common import as_score, draw_outlines, iou, options_of_a_model, report, validation_pictures
 
 REACHES = (0.0, 0.2, 0.3, 0.4, 0.5)
 """Radius of the disc, in parts of the lesion's; 0 leaves masks as they are."""
@@ -54,7 +54,7 @@ def main() -> None:
             seen[reach, flips] = scores, chances
             change = scores - seen[0.0, flips][0]
             error = change.std() / np.sqrt(len(change))
-            row = {"disc": reach, "flips": flips, "IoU": f"{scores.mean():.4f}".replace("0.", ".")}
+            row = {"disc": reach, "flips": flips, "IoU": as_score(scores.mean())}
             row |= {
                 "change": f"{change.mean():+.4f} ± {error:.4f}",
                 "failed": f"{(scores < 0.65).mean():.1%}",

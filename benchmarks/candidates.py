@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from common import in_group, iou, predicted, report, validation_pictures, with_error
+from common import as_score, in_group, iou, predicted, report, validation_pictures, with_error
 
 WAYS: dict[str, dict[str, bool | float]] = {
     "one look": {"second_look": False, "wrap_below": 0.0, "test_time_flips": False},
@@ -112,17 +112,13 @@ def row(
     return {
         "run": Path(run).name,
         "asked": way,
-        "left out": _short(scores[held_out].mean()),
+        "left out": as_score(scores[held_out].mean()),
         "change": "" if change is None else with_error(change[held_out]),
         "failed": f"{(scores[held_out] < 0.65).mean():.1%}",
-        **{name: _short(scores[members].mean()) for name, members in pictures.groups.items()},
-        "others": _short(scores[~held_out].mean()),
+        **{name: as_score(scores[members].mean()) for name, members in pictures.groups.items()},
+        "others": as_score(scores[~held_out].mean()),
         "others' change": "" if change is None else with_error(change[~held_out]),
     }
-
-
-def _short(value: float) -> str:
-    return f"{value:.4f}".replace("0.", ".")
 
 
 if __name__ == "__main__":

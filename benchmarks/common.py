@@ -246,6 +246,12 @@ def predicted(predictors: Sequence[Any], images: Sequence[Any], **settings: Any)
     return found
 
 
+def as_score(value: float, error: float = 0.0, form: str = ".4f") -> str:
+    """A score from 0 to 1 as the pages have it: `.8547`, or `.8547 ± .0021` where an error is given."""
+    numbers = (value, error) if error else (value,)
+    return " ± ".join(f"{number:{form}}".replace("0.", ".", 1) for number in numbers)
+
+
 def with_error(values: Any) -> str:
     """The mean of values, (N,), with its sign and standard error."""
     return f"{values.mean():+.4f} ± {values.std() / len(values) ** 0.5:.4f}"
@@ -262,10 +268,7 @@ def columns_of_scores(models: Iterable[str], scores: Any, plain: Any, faint: Any
     """
     change = (scores - plain).mean(0)
     return {
-        **{
-            Path(model).name: f"{score.mean():.4f}".replace("0.", ".")
-            for model, score in zip(models, scores, strict=True)
-        },
+        **{Path(model).name: as_score(score.mean()) for model, score in zip(models, scores, strict=True)},
         "change": with_error(change),
         "of faint": with_error(change[faint]),
         "failed": f"{(scores < 0.65).mean():.1%}",

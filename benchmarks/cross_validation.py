@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, get_args
 
 import numpy as np
-from common import iou, predictors_of_folds, report
+from common import as_score, iou, predictors_of_folds, report
 from networks import WAYS
 
 SHOWN = 12
@@ -84,7 +84,7 @@ def as_row(name: str, ids: Iterable[str], scores: Mapping[str, Mapping[str, floa
         "pictures": name,
         "images": len(of_way[WAY]),
         **{
-            way: f"{found.mean():.4f} ± {found.std(ddof=1) / np.sqrt(len(found)):.4f}".replace("0.", ".")
+            way: as_score(found.mean(), found.std(ddof=1) / np.sqrt(len(found)))
             for way, found in of_way.items()
         },
         "failed": f"{(of_way[WAY] < 0.65).mean():.1%}",

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from common import with_error
+from common import as_score, with_error
 
 FAILED = 0.65
 
@@ -22,8 +22,8 @@ def as_row(what: str, name: str, scores: np.ndarray) -> dict[str, Any]:
     return {
         what: name,
         "pictures": len(known),
-        "known": f"{known.mean():.4f}".replace("0.", "."),
-        "unknown": f"{unknown.mean():.4f}".replace("0.", "."),
+        "known": as_score(known.mean()),
+        "unknown": as_score(unknown.mean()),
         "difference": with_error(unknown - known),
         "failed, known": f"{(known < FAILED).mean():.1%}",
         "failed, unknown": f"{(unknown < FAILED).mean():.1%}",

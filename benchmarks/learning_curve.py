@@ -16,9 +16,8 @@ from pathlib import Path
 from statistics import mean
 from typing import Any
 
-from common import report
+from common import as_score, report
 from networks import over_seeds, test_scores
-from networks_kept import with_deviation
 
 ASKED = ("two looks", "two looks, flips")
 PICTURE = Path(__file__).parent.parent / "docs" / "images" / "learning_curve.png"
@@ -99,11 +98,9 @@ def as_table(found: dict[int, dict[str, list[dict[str, float]]]]) -> list[dict[s
         row: dict[str, Any] = {"training images": size}
         for way, scored in ways.items():
             for name in ("dice", "iou"):
-                row[f"{way}: {name}"] = with_deviation(
-                    *over_seeds(name, [one[name] for one in scored]).values()
-                )
+                row[f"{way}: {name}"] = as_score(*over_seeds(name, [one[name] for one in scored]).values())
             iou = mean(one["iou"] for one in scored)
-            row[f"{way}: gained IoU"] = f"{iou - before[way]:+.4f}".replace("0.", ".") if before else ""
+            row[f"{way}: gained IoU"] = as_score(iou - before[way], form="+.4f") if before else ""
         before = {way: mean(one["iou"] for one in scored) for way, scored in ways.items()}
         rows.append(row)
     return rows

@@ -10,6 +10,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from common import as_score
+
 DOCS = Path(__file__).parent.parent / "docs"
 KEPT = DOCS / "networks.json"
 PICTURE = DOCS / "images" / "networks.png"
@@ -43,18 +45,13 @@ def as_table(rows: Sequence[Row]) -> list[dict[str, str]]:
             "parameters, M": f"{row['parameters'] / 1e6:.3f}",
             "multiply-adds, M": f"{row['multiply_adds'] / 1e6:.0f}",
             **{
-                f"{way}: {name}": with_deviation(scores[name.lower()], scores[f"{name.lower()}_std"])
+                f"{way}: {name}": as_score(scores[name.lower()], scores[f"{name.lower()}_std"])
                 for way, scores in row["test"].items()
                 for name in ("Dice", "IoU")
             },
         }
         for row in rows
     ]
-
-
-def with_deviation(value: float, deviation: float) -> str:
-    """As `.8547 ± .0021`; of one seed, whose deviation is 0, the value alone."""
-    return (f"{value:.4f}" + (f" ± {deviation:.4f}" if deviation else "")).replace("0.", ".")
 
 
 def draw(kept: Sequence[Row]) -> None:

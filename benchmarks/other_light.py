@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
-from common import iou, options_of_models, report, validation_pictures
+from common import as_score, iou, options_of_models, report, validation_pictures
 
 SHOWN = ("as it is", "power 1.5", "power 2", "power 2.5")
 PICTURE = Path(__file__).parent.parent / "docs" / "images" / "other_light.jpg"
@@ -67,7 +67,7 @@ def main() -> None:
                 [iou(c > threshold, m > 0) for c, m in zip(chances, masks, strict=True)]
             )
             shown[model, light] = chances
-            row[Path(model).name] = f"{ious[model, light].mean():.4f}".replace("0.", ".")
+            row[Path(model).name] = as_score(ious[model, light].mean())
         rows.append(row)
         print(row, flush=True)
     title = f"IoU, {len(images)} images"

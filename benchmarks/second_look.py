@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-from common import draw_outlines, in_group, iou, options_of_a_model, report, validation_pictures
+from common import as_score, draw_outlines, in_group, iou, options_of_a_model, report, validation_pictures
 
 ROOMS = (None, 2.2, 1.6, 1.3)
 """Side of the part that is looked at again, in parts of the lesion's; None is one look."""
@@ -61,8 +61,8 @@ def main() -> None:
             )
             seen[room, flips] = scores, chances, seconds
             label = ", flips" if flips else ""
-            found[f"IoU{label}"] = f"{scores.mean():.4f}".replace("0.", ".")
-            found[f"small{label}"] = f"{scores[small].mean():.4f}".replace("0.", ".")
+            found[f"IoU{label}"] = as_score(scores.mean())
+            found[f"small{label}"] = as_score(scores[small].mean())
             if not flips:
                 found["looked at again"] = f"{100 * (sum(passes) / len(images) - 1):.0f} %"
                 found["time"] = round(seconds / seen[None, False][2], 2)

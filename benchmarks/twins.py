@@ -20,7 +20,7 @@ from typing import Any
 
 import cv2
 import numpy as np
-from common import iou, predictors_of_folds, report
+from common import as_score, iou, predictors_of_folds, report
 
 SIDE = 512
 """Of the square that pairs are laid upon each other in, in pixels."""
@@ -176,7 +176,7 @@ def habit(twins: Sequence[Twin]) -> float:
 def as_text(values: Sequence[float]) -> str:
     """Mean ± standard error."""
     error = np.std(values, ddof=1) / np.sqrt(len(values))
-    return f"{np.mean(values):.3f} ± {error:.3f}".replace("0.", ".")
+    return as_score(float(np.mean(values)), error, ".3f")
 
 
 def draw(twins: Sequence[Twin]) -> None:
