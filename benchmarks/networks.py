@@ -4,8 +4,9 @@ python benchmarks/networks.py --data-dir DIR --encoder-weights FILE --work-dir D
 python benchmarks/networks.py … --without tones close_bays sharp_views      # as the presets were before these
 
 Each network is trained by the preset that is named with it (the U-Net by the default one, on the same batches) and
-scored on the test images, each at its own size: by one pass, with a second look at the part around the lesion,
-averaged over the eight flips and turns, and with both. A run that is done is not trained again, so the command can be
+scored on the test images, each at its own size: in one look at the frame, with a second look at the part around the
+lesion, with more contrast for faint ones in it, and with these wrapped besides; each as it is, and averaged over the
+eight flips and turns. A run that is done is not trained again, so the command can be
 interrupted. The figures go into docs/networks.json, in the place of the same networks' earlier ones, and
 docs/images/networks.png is drawn of all that stands there.
 """

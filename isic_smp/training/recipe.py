@@ -133,7 +133,7 @@ class Recipe:
     second_look: bool = False
     """Look at the part around the lesion once more, enlarged: one more pass, unless the lesion fills the frame."""
     raise_contrast: bool = False
-    """Give lesions that are fainter than nearly all in training more contrast for the second look."""
+    """Give lesions as faint as the faintest tenth in training more contrast for the second look."""
     largest_piece: bool = False
     """Keep the largest connected piece of each mask alone: a dermoscopy picture is taken of one lesion."""
     close_bays: bool = False
