@@ -125,11 +125,15 @@ def report(name: str, tables: Mapping[str, Sequence[Mapping[str, Any]]], **facts
 
 
 def cpu() -> str:
-    """The processor's name."""
-    for line in Path("/proc/cpuinfo").read_text().splitlines():
-        if line.startswith("model name"):
-            return line.split(":")[1].strip()
-    return platform.processor()
+    """The processor's name, and whether it computes in bf16, as training then does."""
+    import torch
+
+    from isic_smp.training.device import resolve_precision
+
+    lines = Path("/proc/cpuinfo").read_text().splitlines()
+    names = [line.split(":")[1].strip() for line in lines if line.startswith("model name")]
+    computes = resolve_precision("auto", torch.device("cpu"))
+    return f"{names[0] if names else platform.processor()}, {'with' if computes == 'bf16' else 'without'} bf16"
 
 
 def silent(*_: object, **__: object) -> None:
