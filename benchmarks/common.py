@@ -132,8 +132,9 @@ def cpu() -> str:
 
     lines = Path("/proc/cpuinfo").read_text().splitlines()
     names = [line.split(":")[1].strip() for line in lines if line.startswith("model name")]
-    computes = resolve_precision("auto", torch.device("cpu"))
-    return f"{names[0] if names else platform.processor()}, {'with' if computes == 'bf16' else 'without'} bf16"
+    name = names[0] if names else platform.processor()
+    in_bf16 = resolve_precision("auto", torch.device("cpu")) == "bf16"
+    return f"{name}, {'with' if in_bf16 else 'without'} bf16"
 
 
 def silent(*_: object, **__: object) -> None:
