@@ -45,7 +45,7 @@ def main() -> None:
     summary = [
         {
             "what": f"resident memory, {options.counts[-1]} / {options.counts[0]}",
-            "reach": 1.2,
+            "goal": 1.2,
             "measured": ratio,
         }
     ]

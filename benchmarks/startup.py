@@ -76,12 +76,12 @@ def main() -> None:
     an_epoch = (found["epoch"] - (found["_draw_cases calls"] - 1) * a_drawing) / options.epochs
     rest = (found["all"] - found["first_step"] - found["finish"] - found["epoch"]) / options.epochs
     rows = [
-        {"what": "run --help, s", "reach": "< 1", "measured": sorted(helps)[2]},
-        {"what": "first step of a cached run, s", "reach": "≤ 15", "measured": found["first_step"]},
-        {"what": "logging at the start, s", "reach": "", "measured": found["start"]},
-        {"what": "logging an epoch without pictures, s", "reach": "", "measured": an_epoch},
-        {"what": "pictures of an epoch that has them, s", "reach": "", "measured": a_drawing},
-        {"what": "logging at the end (figures, tables, model), s", "reach": "", "measured": found["finish"]},
+        {"what": "run --help, s", "goal": "< 1", "measured": sorted(helps)[2]},
+        {"what": "first step of a cached run, s", "goal": "≤ 15", "measured": found["first_step"]},
+        {"what": "logging at the start, s", "goal": "", "measured": found["start"]},
+        {"what": "logging an epoch without pictures, s", "goal": "", "measured": an_epoch},
+        {"what": "pictures of an epoch that has them, s", "goal": "", "measured": a_drawing},
+        {"what": "logging at the end (figures, tables, model), s", "goal": "", "measured": found["finish"]},
     ]
     from isic_smp.training.recipe import load_recipe
 
@@ -91,10 +91,10 @@ def main() -> None:
         rows += [
             {
                 "what": f"logging's share of {epochs} epochs",
-                "reach": reach,
+                "goal": reach,
                 "measured": (once + logging) / whole,
             },
-            {"what": f"a run of {epochs} epochs (from the one measured), s", "reach": "", "measured": whole},
+            {"what": f"a run of {epochs} epochs (from the one measured), s", "goal": "", "measured": whole},
         ]
     report("startup", {"Waiting": rows}, epochs=options.epochs, raw=found)
 

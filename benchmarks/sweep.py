@@ -60,11 +60,11 @@ def main() -> None:
         {"what": f"{TRIALS} trials in two processes on empty caches, s", "seconds": by_two},
     ]
     ratios = [
-        {"what": "twelve trials in one process / one run", "reach": "≤ 4", "measured": twelve / one},
-        {"what": "twelve trials in two processes / one run", "reach": "≤ 4", "measured": by_two / one},
+        {"what": "twelve trials in one process / one run", "goal": "≤ 4", "measured": twelve / one},
+        {"what": "twelve trials in two processes / one run", "goal": "≤ 4", "measured": by_two / one},
         {
             "what": "twelve trials in one process / twelve commands",
-            "reach": "",
+            "goal": "",
             "measured": twelve / separate,
         },
     ]
