@@ -1,4 +1,4 @@
-"""Score a saved model again, on any split of any data in the official layout.
+"""Score a saved model again, on any split of ISIC 2016 part 1, or of as much of it as is there.
 
     python -m isic_smp.evaluate --model runs/20260102-030405-frozen-seed0
     python -m isic_smp.evaluate --model models:/lesions@champion --data-dir data/isic2016
@@ -12,6 +12,7 @@ isic-challenge-scoring segmentation TRUTH_DIR OUT/masks_test
 """
 
 import sys
+import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -72,18 +73,14 @@ def main(argv: Sequence[str] | None = None) -> None:
     if options.masks and options.out is None:
         raise UserError("--masks needs --out, the folder to write them to")
     if options.out is not None:  # before the work, not after it
-        try:
-            options.out.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise UserError(
-                f"cannot write to {options.out}: {error.strerror}; choose another --out"
-            ) from None
+        check_writable(options.out)
     from isic_smp.data.diagnoses import read_diagnoses, read_diagnosis_table
 
     diagnosis = read_diagnosis_table(options.diagnoses) if options.diagnoses else None
     from isic_smp.assessment import text
     from isic_smp.assessment.assess import assess
     from isic_smp.data.division import as_divided
+    from isic_smp.data.isic2016 import split_lists
     from isic_smp.data.source import default_cache_dir, resolve_data
     from isic_smp.inference.load import load_bundle
 
@@ -96,13 +93,17 @@ def main(argv: Sequence[str] | None = None) -> None:
         data = as_divided(data, fingerprint, cache_dir=cache_dir, binarize_masks=options.binarize_masks)
     print(f"data: {data.describe()}, fingerprint {data.fingerprint}")
     warn_of_other_data(bundle, data)
-    if options.masks:
-        check_no_other_masks(masks_dir(options), data, options)
+    if options.out is not None:
+        check_no_other_masks(bundle, data, options)
     diagnosis = diagnosis or read_diagnoses(data.root)
     scores, observed = score_split(bundle, data, options)
     print(table(scores, options.split))
     fitted = find_fitted(bundle, data, options, scores, observed)
-    found = assess(scores, observed, data, options.split, fitted=fitted, diagnosis=diagnosis)
+    # Of what another model was trained on, no more is known here than the official list.
+    learned_from = None if is_own(bundle, data) else split_lists()["train"]
+    found = assess(
+        scores, observed, data, options.split, fitted=fitted, diagnosis=diagnosis, learned_from=learned_from
+    )
     print("\n".join(text.lines(found, fitted_here=options.split == "val" and is_own(bundle, data))))
     if options.out is not None:
         write(found, options.out, options.split)
@@ -112,26 +113,62 @@ def main(argv: Sequence[str] | None = None) -> None:
             print(f"masks: {masks_dir(options)}")
 
 
-def check_no_other_masks(folder: Path, data: "LesionData", options: Options) -> None:
-    """Refuse a folder with masks of images that are not scored now: the official scorer would take them along.
+def check_writable(folder: Path) -> None:
+    """Make the folder where it is missing.
+
+    Raises:
+        UserError: nothing can be written to it.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise UserError(f"cannot write to {folder}: {error.strerror}; choose another --out") from None
+
+
+def check_no_other_masks(bundle: "Bundle", data: "LesionData", options: Options) -> None:
+    """Refuse a folder with masks of other images or of another model, and say in `masks_<split>.json` whose masks these are.
+
+    The official scorer would take the images along, and masks of two models would be scored as one's.
 
     Raises:
         UserError: there are such masks.
     """
-    from isic_smp.inference.mask_files import mask_path
+    import json
 
+    from isic_smp.inference.mask_files import mask_path
+    from isic_smp.inference.open_predictor import digest_of
+
+    folder = masks_dir(options)
+    there = set(folder.glob("*.png"))
     own = {mask_path(folder, pair.id) for pair in getattr(data, options.split)}
-    if others := sorted(set(folder.glob("*.png")) - own):
+    if options.masks and (others := sorted(there - own)):
         raise UserError(
             f"{folder} holds masks of other images, such as {others[0].name}: choose another --out"
         )
+    now = {"model": digest_of(bundle.model), **bundle.preprocessing.to_dict(), "data": data.fingerprint}
+    record = folder.with_suffix(".json")
+    whose = json.dumps(now, sort_keys=True)
+    if there and (not record.exists() or record.read_text(encoding="utf-8", errors="replace") != whose):
+        raise UserError(
+            f"{folder} holds masks of another model, of other settings or of other data: choose another --out, or "
+            "delete that folder first"
+        )
+    if options.masks:
+        record.write_text(whose, encoding="utf-8")
 
 
 def warn_of_other_data(bundle: "Bundle", data: "LesionData") -> None:
-    """Say on stderr that scores on other data don't stand beside those of the model's own run."""
-    if not is_own(bundle, data):
-        trained_on = bundle.info.get("data", {})
-        known = trained_on.get("fingerprint")
+    """Say on stderr that scores on other data don't stand beside those of the model's own run.
+
+    A run that a part was kept from (`--fold`, `--hold-out`) has the same test images.
+    """
+    from isic_smp.data.fingerprint import parted
+
+    trained_on = bundle.info.get("data", {})
+    known = trained_on.get("fingerprint")
+    if not known or parted(known)[0] != parted(data.fingerprint)[0]:
         named = f"{trained_on.get('description')}, fingerprint {known}" if known else "unknown data"
         print(f"warning: the model was trained on other data ({named})", file=sys.stderr)
 

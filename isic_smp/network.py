@@ -1,7 +1,8 @@
 """From a recipe to its network, with the weights that it starts from."""
 
 import sys
-from typing import cast
+from collections.abc import Mapping
+from typing import Any, NamedTuple, cast
 
 import torch
 from torch import nn
@@ -11,9 +12,20 @@ from isic_smp.errors import UserError
 from isic_smp.inference.load import load_bundle
 from isic_smp.models.families import parse_encoder_name
 from isic_smp.models.shipped import NAME as SHIPPED
+from isic_smp.models.shipped import shipped_data
 from isic_smp.models.upconvnet import UpConvNet
 from isic_smp.training.device import resolve_precision
 from isic_smp.training.recipe import Recipe
+
+
+class Start(NamedTuple):
+    """A network as training begins with it."""
+
+    model: UpConvNet
+    weights: str
+    """Where they came from: `recipe.init_from`, `recipe.encoder_weights`, or what a demo fell back to."""
+    trained_on: Mapping[str, Any] | None
+    """What is kept of the lesion pictures that they were learned from; None where there were none."""
 
 
 def build_network(recipe: Recipe, weights: str) -> UpConvNet:
@@ -32,10 +44,8 @@ def build_network(recipe: Recipe, weights: str) -> UpConvNet:
     )
 
 
-def start_network(
-    recipe: Recipe, *, is_demo: bool = False, tracking_uri: str | None = None
-) -> tuple[UpConvNet, str]:
-    """The recipe's network as training begins with it, and where its weights came from.
+def start_network(recipe: Recipe, *, is_demo: bool = False, tracking_uri: str | None = None) -> Start:
+    """The recipe's network as training begins with it.
 
     Args:
         recipe: the settings.
@@ -50,11 +60,11 @@ def start_network(
         return build_network(recipe, weights)
 
     if recipe.init_from is not None:
-        trained = load_bundle(recipe.init_from, tracking_uri=tracking_uri).model
-        _check_fits(trained, build("none"), recipe.init_from)
-        return cast(UpConvNet, trained), recipe.init_from
+        trained = load_bundle(recipe.init_from, tracking_uri=tracking_uri)
+        _check_fits(trained.model, build("none"), recipe.init_from)
+        return Start(cast(UpConvNet, trained.model), recipe.init_from, trained.info.get("data") or {})
     try:
-        return build(recipe.encoder_weights), recipe.encoder_weights
+        return _start(build(recipe.encoder_weights), recipe.encoder_weights)
     except UserError as error:
         if not (is_demo and recipe.encoder_weights == "imagenet"):
             raise
@@ -65,7 +75,11 @@ def start_network(
         print(
             f"!!! NO IMAGENET WEIGHTS, the encoder starts from {start} (demo only): {error}", file=sys.stderr
         )
-        return model, used
+        return _start(model, used)
+
+
+def _start(model: UpConvNet, weights: str) -> Start:
+    return Start(model, weights, shipped_data() if weights == SHIPPED else None)
 
 
 def _check_fits(trained: nn.Module, wanted: UpConvNet, spec: str) -> None:

@@ -11,6 +11,7 @@ from torch import nn
 from isic_smp.data.augment import Augmenter
 from isic_smp.data.cache import PixelCache, open_pixel_cache
 from isic_smp.data.coarser import CoarserPixels
+from isic_smp.data.division import may_have_seen, warning_of_seen
 from isic_smp.data.isic2016 import LesionData
 from isic_smp.data.pairs import Pair
 from isic_smp.data.pipeline import SavedPipeline
@@ -102,9 +103,11 @@ def prepare(
     Raises:
         UserError: weights that cannot be had or do not fit, broken data, no room on the disk or in memory.
     """
-    model, weights_used = main_first(
+    model, weights_used, trained_on = main_first(
         place.ranks, lambda: start_network(recipe, is_demo=is_demo, tracking_uri=tracking_uri)
     )
+    if trained_on is not None and may_have_seen(trained_on, data):
+        place.say(warning_of_seen(f"the network of the first weights, {weights_used},", trained_on))
     model.to(
         place.device, memory_format=torch.channels_last if recipe.channels_last else torch.preserve_format
     )

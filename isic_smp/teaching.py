@@ -11,6 +11,7 @@ import torch
 from tqdm import tqdm
 
 from isic_smp.data.cache import PixelCache
+from isic_smp.data.division import warning_of_seen
 from isic_smp.data.taught import LEVELS, TaughtPixels
 from isic_smp.files import write_atomically
 from isic_smp.folder_lock import one_at_a_time
@@ -57,10 +58,7 @@ def open_taught(
     for teacher, bundle in zip(teachers, bundles, strict=True):
         data = bundle.info.get("data") or {}
         if data.get("fingerprint") != fingerprint:
-            say(
-                f"warning: the teacher {teacher} was trained on other data ({data.get('description', 'unknown')}); where "
-                "images that this run validates or tests on were among them, its scores flatter"
-            )
+            say(warning_of_seen(f"the teacher {teacher}", data))
     maps = cache_dir / "teachers" / f"{_key(pixels, bundles)}.u8"
     if not maps.exists():
         predictors = [_predictor(bundle, device, precision) for bundle in bundles]

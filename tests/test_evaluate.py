@@ -16,7 +16,7 @@ from isic_smp import evaluate
 from isic_smp.data.isic2016 import FOLDERS, load_isic2016
 from isic_smp.data.pairs import read_pair
 from isic_smp.errors import UserError
-from isic_smp.inference.load import save_bundle
+from isic_smp.inference.load import load_bundle, save_bundle
 from isic_smp.inference.preprocessing import Preprocessing
 
 
@@ -74,6 +74,25 @@ def test_table_csv_and_official_scorer_agree(few, run_dir, tmp_path, capsys):
     (out / "masks_test" / "ISIC_0000000_Segmentation.png").touch()
     with pytest.raises(UserError, match="holds masks of other images, such as ISIC_0000000_"):
         run("--model", run_dir, "--data-dir", few, "--out", out, "--masks", cache=tmp_path)
+
+
+def test_masks_of_two_models_do_not_come_into_one_folder(few, run_dir, tmp_path):
+    def again(*words: str, model: Path | str = run_dir) -> None:
+        run("--model", model, "--data-dir", few, "--out", tmp_path / "out", *words, cache=tmp_path)
+
+    again("--masks")
+    before = {file.name: file.read_bytes() for file in (tmp_path / "out" / "masks_test").iterdir()}
+    again("--masks")
+    again()
+    # Nor may the tables beside them become another's.
+    for words in (("--masks",), ()):
+        with pytest.raises(
+            UserError, match="masks of another model, of other settings or of other data: choose"
+        ):
+            again(*words, model="isic2016")
+    after = {file.name: file.read_bytes() for file in (tmp_path / "out" / "masks_test").iterdir()}
+    assert after == before and len(after) == 10
+    again("--split", "val", model="isic2016")
 
 
 def test_other_split_of_other_data_is_scored_with_a_warning(few, run_dir, tmp_path, capsys):
@@ -171,16 +190,27 @@ def test_test_images_of_training_lesions_are_named_and_left_out_once_more(
         for folder in folders:
             [file] = (isic_dir / folder).glob(f"{image}*")
             (twins / folder / file.name).symlink_to(file)
-    run("--model", run_dir, "--data-dir", twins, "--out", tmp_path, "--no-outlines", cache=tmp_path)
-    printed = capsys.readouterr()
-    found = json.loads((tmp_path / "assessment_test.json").read_text())
-    assert found["lesions_seen_in_training"]["ids"] == ["ISIC_0009998"]
-    with (tmp_path / "scores_test.csv").open() as file:
-        rows = list(csv.DictReader(file))
+    own = load_bundle(run_dir)
+    info = own.info | {"data": {"fingerprint": load_isic2016(twins).fingerprint, "description": "twins"}}
+    save_bundle(own.model, own.preprocessing, info, tmp_path / "own" / "model")
+
+    def scored(model: Path) -> tuple[list[str], list[dict]]:
+        """Ids that are named, and the table."""
+        given = ["--data-dir", twins, "--out", tmp_path, "--no-outlines"]
+        run("--model", model, *given, cache=tmp_path)
+        found = json.loads((tmp_path / "assessment_test.json").read_text())
+        with (tmp_path / "scores_test.csv").open() as file:
+            return found["lesions_seen_in_training"]["ids"], list(csv.DictReader(file))
+
+    named, rows = scored(tmp_path / "own")
+    assert named == ["ISIC_0009998"]
     others = [float(row["dice_own"]) for row in rows if row["id"] != "ISIC_0009998"]
-    assert f"is in training too (10 left): Dice {sum(others) / 10:.4f}" in printed.out
-    # Other data than the model's own: nothing may be fitted on them.
-    assert "no expected IoU" in printed.out
+    assert f"is in training too (10 left): Dice {sum(others) / 10:.4f}" in capsys.readouterr().out
+    # Of another model all official training images count, also those that are not here.
+    named, rows = scored(run_dir)
+    assert named == ["ISIC_0009998", "ISIC_0011333", "ISIC_0011359"]
+    # And nothing may be fitted on these images.
+    assert "no expected IoU" in capsys.readouterr().out
     assert "expected_iou" not in rows[0]
     assert "hausdorff95_px" not in rows[0]
 
@@ -196,6 +226,8 @@ def test_a_folder_that_cannot_be_written_to_is_said_before_any_work(run_dir, tmp
     (tmp_path / "file").touch()
     with pytest.raises(UserError, match=r"cannot write to .*: Not a directory; choose another --out"):
         run("--model", run_dir, "--out", tmp_path / "file" / "out", cache=tmp_path)
+    with pytest.raises(UserError, match=r"cannot write to /proc/self: .*; choose another --out"):
+        run("--model", run_dir, "--out", "/proc/self", cache=tmp_path)  # it is there, and takes nothing
 
 
 def command(*argv: str) -> subprocess.CompletedProcess[str]:

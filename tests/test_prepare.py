@@ -45,6 +45,19 @@ def test_the_building_of_a_feature_bank_is_shown_and_of_one_that_is_there_not(tm
         assert ("bank the features" in capfd.readouterr().err) is shown
 
 
+@pytest.mark.parametrize(
+    ("weights", "division", "warned"),
+    [("isic2016", "-fold-1/3", True), ("isic2016", "", False), ("none", "-fold-1/3", False)],
+)
+def test_weights_that_may_know_the_validation_images_are_warned_of(tmp_path, weights, division, warned):
+    said: list[str] = []
+    place = Place(Ranks(), torch.device("cpu"), tmp_path / "cache", said.append)
+    data = dataclasses.replace(drawn(tmp_path), name="isic2016", fingerprint="0" * 64 + division)
+    encoder = "trunc-mobilenetv2_100-s2-same"
+    prepare(dataclasses.replace(RECIPE, encoder=encoder, encoder_weights=weights), data, place)
+    assert any("isic2016, was trained on other data" in line for line in said) == warned
+
+
 @pytest.mark.parametrize("affine", [1.0, 0.0])
 def test_sharp_views_are_of_the_network_s_size_and_taken_from_finer_pixels(tmp_path, affine):
     recipe = dataclasses.replace(

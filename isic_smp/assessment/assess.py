@@ -1,7 +1,7 @@
 """All that is said of a set of scored images, beyond their mean scores."""
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -148,6 +148,7 @@ def assess(
     *,
     fitted: Fitted | None,
     diagnosis: Mapping[str, str] | None = None,
+    learned_from: Collection[str] | None = None,
 ) -> Assessment:
     """Put together what is known of the images of a split.
 
@@ -158,6 +159,7 @@ def assess(
         split: train, val or test.
         fitted: what goes with the model.
         diagnosis: of each image id, where known.
+        learned_from: ids of the images that the model was trained on. Default: the training images of `data`.
     """
     tp, _, fn, _ = scores.own_counts.T
     kinds = {
@@ -166,4 +168,5 @@ def assess(
         "diagnosis": by_diagnosis(scores.ids, diagnosis or {}),
     }
     groups = score_groups(kinds, dice=scores.own["dice"], iou=scores.own["iou"])
-    return Assessment(scores, observed, fitted, tuple(groups), seen_in_training(data, split))
+    seen = seen_in_training(data, split, learned_from=learned_from)
+    return Assessment(scores, observed, fitted, tuple(groups), seen)

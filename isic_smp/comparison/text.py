@@ -5,6 +5,8 @@ from collections.abc import Sequence
 from isic_smp.comparison.effects import METRIC_NAMES, Comparison
 from isic_smp.comparison.groups import Group
 from isic_smp.comparison.runs import ScoredRun, Split
+from isic_smp.data.fingerprint import parted
+from isic_smp.data.names import ISIC2016
 from isic_smp.stats import PairedComparison
 
 OVER_IMAGES = "all, over images alone"
@@ -32,7 +34,7 @@ def table(comparisons: Sequence[Comparison]) -> str:
 
 def caveats(groups: Sequence[Group]) -> list[str]:
     """Sentences on what the answer leaves open."""
-    return _about_seeds(groups) + _about_repeats(groups) + _about_folds(groups)
+    return _about_seeds(groups) + _about_repeats(groups) + _about_folds(groups) + _about_first_weights(groups)
 
 
 def _about_folds(groups: Sequence[Group]) -> list[str]:
@@ -41,6 +43,24 @@ def _about_folds(groups: Sequence[Group]) -> list[str]:
     return [
         "The folds' networks share most of their training images, so their scores depend on each other, and the "
         "interval may be too narrow (Bengio and Grandvalet, JMLR 2004)."
+    ]
+
+
+def _about_first_weights(groups: Sequence[Group]) -> list[str]:
+    """What begins with weights of lesions may know the images that a division took from its training."""
+    known = [
+        group.label
+        for group in groups
+        for run in group.runs[:1]
+        if (
+            run.recipe.get("init_from") or run.recipe.get("encoder_weights") == ISIC2016
+        )  # the shipped model's
+        and any(parted(member.data.get("fingerprint", ""))[1] for member in run.members)
+    ]
+    return [
+        f"{label} starts from weights that were trained on lesions: where the images compared here were among those, its "
+        "scores flatter."
+        for label in known
     ]
 
 

@@ -13,6 +13,9 @@ from isic_smp.errors import UserError
 from isic_smp.files import write_text
 from isic_smp.folder_lock import one_at_a_time
 
+DIGITS = 64
+"""Of a fingerprint, before what a division appends."""
+
 
 def fingerprint(splits: Mapping[str, Sequence[Pair]], *, cache_dir: Path | None = None) -> str:
     """SHA-256, as 64 hex digits, over every split's name, ids, and contents of images and masks.
@@ -35,6 +38,11 @@ def fingerprint(splits: Mapping[str, Sequence[Pair]], *, cache_dir: Path | None 
         for pair in sorted(splits[name], key=lambda pair: pair.id):
             total.update(f"{name} {pair.id} {digests[pair.image]} {digests[pair.mask]}\n".encode())
     return total.hexdigest()
+
+
+def parted(fingerprint: str) -> tuple[str, str]:
+    """The fingerprint of the data as they come, and what follows it where they were divided (`division`)."""
+    return fingerprint[:DIGITS], fingerprint[DIGITS:]
 
 
 def shortened(fingerprint: str) -> str:

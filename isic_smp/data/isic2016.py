@@ -8,7 +8,7 @@ chosen, stands in `splits/` and `make_split.py`. Of the 24 pairs of images that 
 """
 
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
@@ -116,18 +116,21 @@ def misplaced_ids(*, training: Sequence[str], test: Sequence[str], limit: int | 
     return phrases
 
 
-def seen_in_training(data: LesionData, split: str) -> tuple[str, ...]:
+def seen_in_training(
+    data: LesionData, split: str, *, learned_from: Collection[str] | None = None
+) -> tuple[str, ...]:
     """Ids of a split whose lesion a training image shows too (`splits/near_duplicates.txt`), sorted.
 
-    Only pairs of which both images are there; of other data than ISIC 2016 none are known.
+    Of other data than ISIC 2016 none are known.
 
     Args:
         data: the data.
         split: train, val or test; of train, none are.
+        learned_from: ids of the training images. Default: those of `data`.
     """
     if split == "train" or data.name != "isic2016":
         return ()
-    training = {pair.id for pair in data.train}
+    training = {pair.id for pair in data.train} if learned_from is None else learned_from
     here = {pair.id for pair in getattr(data, split)}
     twins = lesions_seen_twice()
     both_ways = [*twins, *((other, one) for one, other in twins)]

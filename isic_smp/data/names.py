@@ -2,6 +2,9 @@
 
 from typing import Literal, get_args
 
+ISIC2016, SYNTHETIC = "isic2016", "synthetic"
+"""What the data are called that are kept with a run or a model."""
+
 Data = Literal["auto", "isic2016", "synthetic"]
 """auto: ISIC 2016 where it is found, else drawn pictures (`data.source`)."""
 

@@ -71,7 +71,7 @@ def open_predictor(
         bundle = load_bundle(spec, tracking_uri=tracking_uri)
         check_binary_logits(bundle.model)
         expected_iou = ExpectedIoU.from_facts(bundle.info)
-        preprocessing, digest = bundle.preprocessing, _digest(bundle.model)
+        preprocessing, digest = bundle.preprocessing, digest_of(bundle.model)
         network = make_engine(engine, bundle.model, preprocessing, device=place, precision=precision)
     if threshold is not None:
         preprocessing = dataclasses.replace(preprocessing, threshold=threshold)
@@ -84,7 +84,7 @@ def open_predictor(
     return Opened(predictor, identity, expected_iou)
 
 
-def _digest(model: nn.Module) -> str:
+def digest_of(model: nn.Module) -> str:
     """SHA-256 of a model's weights and arguments."""
     config = cast(dict[str, Any], model.config)
     digest = hashlib.sha256(json.dumps(dict(config), sort_keys=True, default=str).encode())

@@ -25,6 +25,11 @@ def shipped_folder() -> Path:
     return Path(str(resources.files("isic_smp") / "pretrained" / NAME))
 
 
+def shipped_data() -> dict[str, str]:
+    """`name`, `fingerprint` and `description` of the pictures that it was trained on."""
+    return json.loads((shipped_folder() / "isic_smp.json").read_text(encoding="utf-8"))["info"]["data"]
+
+
 def shipped_encoder(timm_name: str) -> tuple[Description, dict[str, torch.Tensor]]:
     """The shipped model's encoder, fine-tuned on lesions, as weights of a timm network.
 

@@ -92,6 +92,18 @@ def test_a_run_that_is_there_twice_is_not_taken_for_another_seed_unsaid():
     assert notes(second_seed=1) == []
 
 
+def test_first_weights_that_may_know_what_was_kept_from_training_are_noted():
+    def notes(division: str, **recipe) -> list[str]:
+        data = {"name": "isic2016", "fingerprint": "0" * 64 + division, "description": "…"}
+        groups = group_runs([some_run("a", data=data), some_run("b", data=data, recipe=recipe)])
+        return [line for line in caveats(groups) if "scores flatter" in line]
+
+    [note] = notes("-without-hard", encoder_weights="isic2016")
+    assert note.startswith("encoder_weights isic2016 starts from weights that were trained on lesions")
+    assert len(notes("-without-hard", init_from="runs/x")) == 1
+    assert notes("", encoder_weights="isic2016") == notes("-without-hard", lr=0.2) == []
+
+
 def test_cases_are_the_largest_gains_then_the_largest_losses_of_the_typical_seed():
     a = Group("a", (some_run("a0", [0.5] * 5),))
     b = Group(

@@ -6,7 +6,7 @@ from itertools import cycle
 import pytest
 from small_run import draw_pictures
 
-from isic_smp.data.division import as_divided
+from isic_smp.data.division import as_divided, may_have_seen
 from isic_smp.data.folds import Fold, take_fold
 from isic_smp.data.held_out import hold_out
 from isic_smp.data.source import resolve_data
@@ -58,9 +58,47 @@ def test_pictures_that_are_told_apart_otherwise_by_now_are_refused(drawn, tmp_pa
 
 
 @pytest.mark.parametrize(
-    "fingerprint",
-    ["{own}", "", "{own}-without-everything", "other-fold-2/3", "other-without-diagnosis:basal-cell"],
+    "division",
+    [
+        "-fold-2/3",
+        "-fold-1/2:cameras-0123456789abcdef",
+        "-without-hard",
+        "-without-diagnosis:basal-cell-0123",
+    ],
 )
+def test_a_division_of_other_data_is_refused(drawn, division):
+    """It cannot be made again, and the usual validation images were trained on."""
+    data, cache = drawn
+    with pytest.raises(
+        UserError, match=r"other images .* some of these it was trained on: .* or another split"
+    ):
+        as_divided(data, "0" * 64 + division, cache_dir=cache)
+
+
+@pytest.mark.parametrize("fingerprint", ["{own}", "", "{own}-without-everything", "0" * 64])
 def test_other_fingerprints_divide_nothing(drawn, fingerprint):
     data, cache = drawn
     assert as_divided(data, fingerprint.format(own=data.fingerprint), cache_dir=cache) is data
+
+
+ISIC = {"name": "isic2016", "fingerprint": "1" * 64}
+
+
+@pytest.mark.parametrize(
+    "trained_on, name, division, seen",
+    [
+        (ISIC, "isic2016", "", False),  # the fixed lists, of which others may be at hand
+        (ISIC, "isic2016", "-fold-1/3", True),
+        (ISIC, "isic2016", "-without-hard", True),
+        (ISIC | {"fingerprint": "1" * 64 + "-fold-1/3"}, "isic2016", "", True),
+        (ISIC | {"fingerprint": "0" * 64 + "-fold-1/3"}, "isic2016", "-fold-1/3", False),
+        (ISIC | {"fingerprint": "0" * 64 + "-fold-2/3"}, "isic2016", "-fold-1/3", True),
+        (ISIC, "synthetic", "", False),
+        ({"name": "synthetic", "fingerprint": "1" * 64}, "synthetic", "", True),
+        ({"name": "a clinic's", "fingerprint": "1" * 64}, "isic2016", "", True),
+        ({}, "isic2016", "", True),
+    ],
+)
+def test_what_a_network_may_have_seen(drawn, trained_on, name, division, seen):
+    data = dataclasses.replace(drawn[0], name=name, fingerprint="0" * 64 + division)
+    assert may_have_seen(trained_on, data) == seen
