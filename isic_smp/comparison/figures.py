@@ -12,6 +12,7 @@ import numpy as np
 
 from isic_smp.assessment.subgroups import SIZES, size_class
 from isic_smp.comparison.effects import METRIC_NAMES, Comparison
+from isic_smp.comparison.labels import TEXT, heighten, minus, name_sides, row_name
 from isic_smp.stats import ROUNDING
 
 if TYPE_CHECKING:
@@ -19,7 +20,6 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 DOTS_PER_INCH = 110
-TEXT = 12
 ORANGE, BLUE, GREEN, VERMILLION = "#E69F00", "#0072B2", "#009E73", "#D55E00"
 SIZE_MARKS = (("o", ORANGE), ("s", BLUE), ("^", GREEN))
 FAINT = "#666666"
@@ -36,7 +36,7 @@ def scatter(comparison: Comparison, path: Path) -> None:
 
     a, b, unit = comparison.a, comparison.b, METRIC_NAMES[comparison.metric]
     figure = _figure(7.2, 7.2)
-    axes = figure.subplots()
+    axes = _axes(figure)
     lowest = max(0.0, min(a.per_image.min(), b.per_image.min()) - 0.03)
     classes = size_class(a.runs[0].lesion_area)
     for which in ("x", "y"):
@@ -76,7 +76,7 @@ def differences(comparison: Comparison, path: Path) -> None:
     found, unit = comparison.overall, METRIC_NAMES[comparison.metric]
     values = comparison.difference[np.abs(comparison.difference) > ROUNDING]
     figure = _figure(7.2, 5.0)
-    axes = figure.subplots()
+    axes = _axes(figure)
     # Bins meet at 0, so that none holds better and worse images alike; the far tails share the outer ones.
     reach = max(np.abs(values).max(initial=0.0), 0.01)
     shown = max(float(np.quantile(np.abs(values), 0.99)), reach / 20) if len(values) else reach
@@ -104,17 +104,11 @@ def differences(comparison: Comparison, path: Path) -> None:
     if same := found.n_images - len(values):
         remarks.append(f"{same} images scored the same are left out")
     axes.text(0.99, 0.98, "\n".join(remarks), color=FAINT, **_note(axes, right=True) | {"fontsize": TEXT - 2})
-    axes.set_xlabel(
-        f"← {comparison.a.label} better        difference in {unit}        {comparison.b.label} better →",
-        fontsize=TEXT,
-    )
     axes.set_ylabel("images", fontsize=TEXT)
-    axes.set_title(
-        f"{comparison.b.label} minus {comparison.a.label}\nmean {found.difference:+.4f} {unit}, "
-        f"95 % interval [{found.ci_low:+.4f}, {found.ci_high:+.4f}]",
-        loc="left",
-        fontsize=TEXT,
-    )
+    a, b = comparison.a.label, comparison.b.label
+    result = f"mean {found.difference:+.4f} {unit}, 95 % interval [{found.ci_low:+.4f}, {found.ci_high:+.4f}]"
+    axes.set_title("\n".join([*minus(figure, axes, a, b), result]), loc="left", fontsize=TEXT)
+    name_sides(figure, axes, a, b, f"difference in {unit}", size=TEXT)
     _save(figure, path)
 
 
@@ -123,14 +117,18 @@ def effects(comparisons: Sequence[Comparison], path: Path) -> None:
 
     Of many comparisons all images alone, so that they are seen at a glance; the table has their parts.
     """
-    rows = []
     many = len(comparisons) > MANY
+    labels = [comparisons[0].a.label, *(comparison.b.label for comparison in comparisons)]
+    figure = _figure(8.6, 1.3)  # heightened once the rows are counted
+    rows = []
     for comparison in comparisons:
-        prefix = f"{comparison.b.label}: " if len(comparisons) > 1 else ""
-        rows.append((comparison.b.label if many else f"{prefix}all images", comparison.overall, True))
+        name = "all images"
+        if len(comparisons) > 1:
+            name = row_name(figure, comparison, labels, "" if many else f": {name}")
+        rows.append((name, comparison.overall, True))
         rows += [(name, found, False) for name, found in comparison.parts.items() if not many]
-    figure = _figure(8.6, 1.3 + 0.42 * len(rows))
-    axes = figure.subplots()
+    heighten(figure, 0.42 * 72 * len(rows))
+    axes = _axes(figure, grid="x")
     axes.axvline(0, color="black", linewidth=1.2)
     for y, (_, found, is_main) in enumerate(rows):
         axes.plot([found.ci_low, found.ci_high], [y, y], color=BLUE, linewidth=3 if is_main else 2)
@@ -141,14 +139,12 @@ def effects(comparisons: Sequence[Comparison], path: Path) -> None:
     for tick, (_, _, is_main) in zip(axes.get_yticklabels(), rows, strict=True):
         tick.set_fontweight("bold" if is_main else "normal")
     axes.invert_yaxis()
+    axes.locator_params("x", nbins=5)  # beside long names, more numbers like −0.0075 run into each other
     first = comparisons[0]
     other = first.b.label if len(comparisons) == 1 else "the other"
-    axes.set_xlabel(
-        f"← {first.a.label} better     difference in {METRIC_NAMES[first.metric]}, 95 % interval     {other} better →",
-        fontsize=TEXT - 1,
-        loc="right",
-    )
-    _save(figure, path, grid="x")
+    unit = f"difference in {METRIC_NAMES[first.metric]}, 95 % interval"
+    name_sides(figure, axes, first.a.label, other, unit, size=TEXT - 1, among=labels)
+    _save(figure, path)
 
 
 def _stretch(x: np.ndarray) -> np.ndarray:
@@ -175,12 +171,16 @@ def _figure(width: float, height: float) -> "Figure":
     return Figure(figsize=(width, height), dpi=DOTS_PER_INCH, layout="constrained")
 
 
-def _save(figure: "Figure", path: Path, *, grid: Literal["both", "x"] = "both") -> None:
+def _axes(figure: "Figure", *, grid: Literal["both", "x"] = "both") -> "Axes":
+    axes = figure.subplots()
+    axes.grid(alpha=0.25, axis=grid)
+    axes.set_axisbelow(True)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.tick_params(labelsize=TEXT - 1)
+    return axes
+
+
+def _save(figure: "Figure", path: Path) -> None:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
 
-    for axes in figure.axes:
-        axes.grid(alpha=0.25, axis=grid)
-        axes.set_axisbelow(True)
-        axes.spines[["top", "right"]].set_visible(False)
-        axes.tick_params(labelsize=TEXT - 1)
     FigureCanvasAgg(figure).print_png(path)
