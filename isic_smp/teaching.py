@@ -64,19 +64,37 @@ def open_taught(
         predictors = [_predictor(bundle, device, precision) for bundle in bundles]
         with one_at_a_time(maps.parent):
             if not maps.exists():
-                ask = partial(_ask, predictors, pixels, progress=progress)
-                write_atomically(maps, ask, option="--cache-dir")
+                ask = partial(_ask, predictors, pixels, maps.with_suffix(".asked"), progress=progress)
+                try:
+                    write_atomically(maps, ask, option="--cache-dir")
+                except KeyboardInterrupt:
+                    kept = "what the teachers have said is kept, and the same command goes on from there"
+                    raise KeyboardInterrupt(kept) from None
     return TaughtPixels(pixels, maps)
 
 
-def _ask(predictors: Sequence[Predictor], pixels: PixelCache, part: Path, *, progress: bool) -> None:
-    """Write the mean of what the predictors see in each image of `pixels` to `part`: uint8 (N, S, S), 0 to `LEVELS`."""
+def _ask(
+    predictors: Sequence[Predictor], pixels: PixelCache, asked: Path, part: Path, *, progress: bool
+) -> None:
+    """Write the mean of what the predictors see in each image of `pixels` to `part`: uint8 (N, S, S), 0 to `LEVELS`.
+
+    It grows in `asked`, which an interruption leaves to be gone on with.
+    """
+    batch_bytes = _BATCH * pixels.size**2
+    done = asked.stat().st_size // batch_bytes if asked.exists() else 0
     starts = range(0, len(pixels), _BATCH)
-    with part.open("wb") as stream:
-        for start in tqdm(starts, desc="ask the teachers", unit=" batches", disable=not progress):
-            images, _ = pixels.read(np.arange(start, min(start + _BATCH, len(pixels))))
-            seen = [np.stack(predictor.predict(list(images))) for predictor in predictors]
-            stream.write(np.rint(np.mean(seen, axis=0) * LEVELS).astype(np.uint8).tobytes())
+    with asked.open("ab") as stream:
+        stream.truncate(done * batch_bytes)
+        bar = tqdm(
+            total=len(starts), initial=done, desc="ask the teachers", unit=" batches", disable=not progress
+        )
+        with bar:
+            for start in starts[done:]:
+                images, _ = pixels.read(np.arange(start, min(start + _BATCH, len(pixels))))
+                seen = [np.stack(predictor.predict(list(images))) for predictor in predictors]
+                stream.write(np.rint(np.mean(seen, axis=0) * LEVELS).astype(np.uint8).tobytes())
+                bar.update()
+    asked.replace(part)
 
 
 def _predictor(bundle: Bundle, device: torch.device, precision: Precision) -> Predictor:

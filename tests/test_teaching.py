@@ -101,6 +101,30 @@ def test_shares_move_with_the_picture(pixels, teachers, tmp_path):
     assert between > 0
 
 
+def test_asking_goes_on_after_an_interruption(pixels, teachers, tmp_path, monkeypatch):
+    monkeypatch.setattr("isic_smp.teaching._BATCH", 4)  # five of them
+    whole = taught(pixels, teachers, tmp_path / "whole").maps.read_bytes()
+    calls = []
+    predict = Predictor.predict
+
+    def interrupted(self, images):
+        calls.append(len(images))
+        if len(calls) == 6:  # the second teacher's, of the third batch
+            raise KeyboardInterrupt
+        return predict(self, images)
+
+    monkeypatch.setattr(Predictor, "predict", interrupted)
+    with pytest.raises(KeyboardInterrupt, match="goes on from there"):
+        taught(pixels, teachers, tmp_path / "cut")
+    calls[:] = [0] * 10
+    found = taught(pixels, teachers, tmp_path / "cut").maps
+    assert len(calls) - 10 == 2 * 3, "two batches are not asked about again"
+    assert found.read_bytes() == whole
+    assert [file.name for file in found.parent.glob("*.u8")] == [found.name] and not list(
+        found.parent.glob("*.asked")
+    )
+
+
 def test_a_bank_learns_the_same_shares_in_the_same_views(pixels, teachers, tmp_path):
     found = taught(pixels, teachers, tmp_path)
     model = load_bundle(teachers[0]).model
