@@ -7,8 +7,8 @@
 
 OUT/masks holds the masks and nothing else, each at its image's own size, 255 is lesion, named
 <image>_Segmentation.png; the official scorer reads them as they are. Images of equal names get their
-folder's before it. What is in OUT already is not predicted again, so the same command goes on after an
-interruption; another model or threshold is refused there.
+folder's before it, else their ending or a number after it. What is in OUT already is not predicted again,
+so the same command goes on after an interruption; another model or threshold is refused there.
 
 Exit code 0: all images. 1: some could not be used (said at the end, and in OUT/failures.csv). 2: bad input.
 """
@@ -37,8 +37,8 @@ class Options:
     """What is predicted, by which model, and what is written."""
 
     images: Annotated[tyro.conf.Positional[tuple[str, ...]], tyro.conf.arg(metavar="IMAGE...")]
-    """Image files, folders (searched with their subfolders, less those that are links) and patterns such as
-    'scans/**/*.tif'."""
+    """Image files, folders (searched with their subfolders, less those that are links and what predict and
+    evaluate wrote) and patterns such as 'scans/**/*.tif'."""
     model: str = "isic2016"
     """isic2016 is the model that comes with the package. Else a run's --output-dir, a model folder, a run id, runs:/ID, models:/NAME@ALIAS, models:/NAME/3, or an
     exported .onnx, .xml or .pt2 file."""
@@ -144,8 +144,8 @@ def predict(options: Options) -> int:
     )
     if renamed:
         print(
-            f"{count(len(renamed))} of a name that another has: masks are named after their folders too, "
-            f"such as {names[renamed[0]]}"
+            f"{count(len(renamed))} of a name that another has: masks are named after their folder, ending "
+            f"or a number too, such as {names[renamed[0]]}"
         )
     _say_doubtful(doubtful)
     return _say_failures(failures, options.out)

@@ -275,6 +275,21 @@ def test_images_of_one_name_get_a_mask_each_also_in_a_second_call(model, tmp_pat
     assert found == {"1": "third", "left_1": "left", "right_1": "right"}
 
 
+def test_what_names_were_lengthened_by_is_said_rightly(model, tmp_path, capsys):
+    for name in ("scan.png", "scan.bmp"):
+        Image.fromarray(noise(30, 20)).save(tmp_path / name)
+    run(*sorted(tmp_path.glob("scan.*")), "--model", model, "--out", tmp_path / "out")
+    said = capsys.readouterr().out
+    assert "masks are named after their folder, ending or a number too, such as scan_bmp\n" in said
+
+
+def test_results_of_an_earlier_call_are_not_predicted(model, tmp_path, capsys):
+    Image.fromarray(noise(30, 20)).save(tmp_path / "scan.png")
+    for out in ("first", "second"):
+        assert run(tmp_path, "--model", model, "--out", tmp_path / out, "--overlays", "--probabilities") == 0
+        assert capsys.readouterr().out.startswith("1 image in ")
+
+
 def test_another_model_or_threshold_does_not_mix_with_what_is_there(images, model, tmp_path):
     out = tmp_path / "out"
     run(images / "grey.png", "--model", model, "--out", out)

@@ -49,25 +49,39 @@ def read_mask(path: Path, *, binarize: bool = False) -> np.ndarray:
             official scorer does (isic-challenge-scoring).
 
     Raises:
-        UserError: as `read_image`; or coloured; or with grey values while `binarize` is off.
+        UserError: as `read_image`; or coloured; or with grey values while `binarize` is off, or of which
+            none is above the threshold, as where a label file has its lesions as 2.
     """
     try:
         with open_file(path) as stream:
             values = _one_channel(_open(stream, str(path)), str(path))
     except OSError as error:
         raise UserError(f"cannot read the mask {path}: {error.strerror or error}") from None
+    peak = int(values.max())
     # A deep file may hold what was an 8-bit mask.
-    top = 255 if values.max() <= 255 else np.iinfo(values.dtype).max
-    lesion = 1 if values.max() <= 1 else top
+    top = 255 if peak <= 255 else np.iinfo(values.dtype).max
+    lesion = 1 if peak <= 1 else top
     grey = np.count_nonzero((values != 0) & (values != lesion))
     if not grey:
         return (values != 0).astype(np.uint8)
+    threshold = OFFICIAL_THRESHOLD * (top // 255)
     if not binarize:
-        raise UserError(
-            f"the mask {path} holds {grey} grey pixels of {values.size}: expected only 0 and {top}; "
+        # The option is no way out where it would leave no lesion.
+        way_out = (
             f"--binarize-masks takes values above {OFFICIAL_THRESHOLD} as lesion"
+            if peak > threshold
+            else "rewrite it as 0 and 255"
         )
-    return (values > OFFICIAL_THRESHOLD * (top // 255)).astype(np.uint8)
+        raise UserError(
+            f"the mask {path} holds {grey} grey pixels of {values.size}, values up to {peak}: "
+            f"expected only 0 and {top}; {way_out}"
+        )
+    if peak <= threshold:
+        raise UserError(
+            f"the mask {path} holds values up to {peak}: --binarize-masks takes those above {threshold} as "
+            "lesion and would leave no lesion; rewrite it as 0 and 255"
+        )
+    return (values > threshold).astype(np.uint8)
 
 
 def open_file(path: Path) -> BinaryIO:

@@ -12,7 +12,12 @@ from isic_smp.errors import UserError
 
 __all__ = ["Pair", "PairScan", "find_pairs", "read_image", "read_mask", "read_pair", "scan_pairs", "some"]
 
-IMAGE_ENDINGS = frozenset({".bmp", ".gif", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp"})
+IMAGE_ENDINGS = frozenset(
+    {
+        *(".bmp", ".gif", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp"),
+        *(".jfif", ".jpe", ".mpo", ".pgm", ".pnm"),  # rarer names of JPEG and PPM
+    }
+)
 MASK_SUFFIX = "_segmentation"
 
 

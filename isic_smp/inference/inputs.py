@@ -2,20 +2,27 @@
 
 import glob
 import os
+import re
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 from isic_smp.data.pairs import IMAGE_ENDINGS, MASK_SUFFIX
 from isic_smp.errors import UserError
+from isic_smp.inference.prediction_folder import MASKS, OVERLAYS, PROBABILITIES, RECORD
+
+_ASSESSMENT = re.compile(r"assessment_(\w+)\.json")
+"""What `evaluate --out` writes beside its pictures of a split."""
+_ITS_PICTURES = ("groups_{}.png", "range_{}.jpg", "reliability_{}.png", "review_{}.png", "worst_{}.jpg")
 
 
 def find_images(inputs: Sequence[str], *, leave_out: Path) -> list[Path]:
     """The image files that files, folders and patterns stand for, each once, in the order given.
 
     A folder stands for the images in it and in its subfolders, by ending; hidden files, masks
-    (`…_Segmentation.png`), ISIC 2017's `_superpixels` pictures and subfolders that are links are passed over. A file that is named
-    is taken whatever it is called. Patterns are `glob`'s, `**` included.
+    (`…_Segmentation.png`), ISIC 2017's `_superpixels` pictures and subfolders that are links are passed over, and
+    so are the pictures that earlier calls of predict and evaluate wrote. A file that is named is taken whatever it is
+    called. Patterns are `glob`'s, `**` included.
 
     Args:
         inputs: files, folders, or patterns that the shell has not expanded.
@@ -25,20 +32,23 @@ def find_images(inputs: Sequence[str], *, leave_out: Path) -> list[Path]:
         Absolute paths.
 
     Raises:
-        UserError: an input that does not exist, a folder that cannot be listed, or no image at all.
+        UserError: an input that does not exist or that this user may not look up, a folder that cannot be
+            listed, or no image at all.
     """
     leave_out = _real(leave_out)
     found: dict[Path, None] = {}
     for given in inputs:
         for path in _expand(given, leave_out):
-            if path.is_dir():
+            # Not Path's, which raises where a link leads to what may not be looked up; reading says so then.
+            if os.path.isdir(path):  # noqa: PTH112
                 found.update(dict.fromkeys(_images_below(path, leave_out)))
             else:
                 found[path] = None
     if not found:
         outside = f", outside the output folder {leave_out}" if leave_out.is_dir() else ""
         raise UserError(
-            f"no images in {', '.join(inputs)}: expected files such as {', '.join(sorted(IMAGE_ENDINGS))}{outside}"
+            f"no images in {', '.join(inputs)}: expected files such as {', '.join(sorted(IMAGE_ENDINGS))}{outside}; "
+            "results of predict and evaluate are passed over"
         )
     return list(found)
 
@@ -47,7 +57,7 @@ def name_masks(images: Iterable[Path], named: dict[Path, str]) -> dict[Path, str
     """A name for each image, from which its mask's is made; no two are equal, whatever a file system's case.
 
     That is the file's stem, so ISIC_0000000.jpg gives ISIC_0000000. Images of equal stems get their folder
-    before it (`left_scan`, `right_scan`), or as many folders as tell them apart, and at last their ending.
+    before it (`left_scan`, `right_scan`), or as many folders as tell them apart, else their ending, at last a number.
 
     Args:
         images: absolute paths.
@@ -93,12 +103,28 @@ def _name(image: Path, folders: int, *, with_ending: bool) -> str:
 
 
 def _expand(given: str, leave_out: Path) -> list[Path]:
-    if os.path.lexists(given):
+    if _is_there(given):
         return [_absolute(given)]
     matches = sorted(glob.glob(given, recursive=True))  # noqa: PTH207 (pathlib has none for absolute patterns)
     if not matches:
         raise UserError(f"no such image or folder: {given}")
     return [_absolute(match) for match in matches if not _real(Path(match).parent).is_relative_to(leave_out)]
+
+
+def _is_there(given: str) -> bool:
+    """As `os.path.lexists`, which calls missing what this user may not look up."""
+    try:
+        os.lstat(given)
+    except (FileNotFoundError, NotADirectoryError, ValueError):  # ValueError: a name that no file can have
+        return False
+    except OSError as error:
+        advice = (
+            "; let this user enter the folder it is in, or leave it out"
+            if isinstance(error, PermissionError)
+            else ""
+        )
+        raise UserError(f"cannot look up {given}: {error.strerror}{advice}") from None
+    return True
 
 
 def _absolute(path: str | Path) -> Path:
@@ -117,11 +143,19 @@ def _images_below(folder: Path, leave_out: Path) -> Iterator[Path]:
 
     for place, folders, files in os.walk(folder, onerror=refuse):
         here = Path(place)
-        folders[:] = sorted(f for f in folders if not f.startswith("."))
         if _real(here) == leave_out:
             folders.clear()
             continue
-        yield from (here / name for name in sorted(files) if _is_image_name(name))
+        own = {MASKS, PROBABILITIES, OVERLAYS} if RECORD in files else set()
+        folders[:] = sorted(f for f in folders if not f.startswith(".") and f not in own)
+        drawn = _drawn_by_evaluate(files)
+        yield from (here / name for name in sorted(files) if _is_image_name(name) and name not in drawn)
+
+
+def _drawn_by_evaluate(files: Sequence[str]) -> set[str]:
+    """Names of the pictures that go with the assessments among the files of a folder."""
+    splits = [match[1] for match in map(_ASSESSMENT.fullmatch, files) if match]
+    return {name.format(split) for split in splits for name in _ITS_PICTURES}
 
 
 def _is_image_name(name: str) -> bool:

@@ -1,6 +1,8 @@
 """Pictures as people have them: every mode, depth and breakage that a lesion image or mask comes in."""
 
 import struct
+import subprocess
+import sys
 import zlib
 
 import numpy as np
@@ -115,6 +117,26 @@ def test_a_picture_too_large_to_decode_is_refused_by_its_header_alone(tmp_path, 
         read_image(path)
 
 
+def test_pillow_s_warning_of_large_pictures_does_not_come_beside_our_own_words(tmp_path):
+    header = struct.pack(">IIBBBBB", 9_500, 9_500, 8, 2, 0, 0, 0)
+    head = struct.pack(">I", 13) + b"IHDR" + header + struct.pack(">I", zlib.crc32(b"IHDR" + header))
+    path = tmp_path / "large.png"
+    path.write_bytes(b"\x89PNG\r\n\x1a\n" + head + struct.pack(">I", 0) + b"IDAT")
+    # A process of its own: pytest has its own filters.
+    code = (
+        "import sys; from pathlib import Path\n"
+        "from isic_smp import cli; cli.quiet_libraries()\n"
+        "from isic_smp.data.images import UserError, frame_size, read_image\n"
+        "path = Path(sys.argv[1]); print(*frame_size(path))\n"
+        "try: read_image(path)\n"
+        "except UserError as error: print(error)"
+    )
+    done = subprocess.run([sys.executable, "-c", code, path], capture_output=True, text=True, check=True)
+    assert done.stdout.startswith("9500 9500\n")
+    assert "9500 × 9500 pixels are more than the 89 million" in done.stdout
+    assert done.stderr == ""
+
+
 @pytest.mark.parametrize("lesion", [1, 255, 65535])
 def test_masks_of_any_lesion_value_become_zero_and_one(tmp_path, lesion):
     truth = RNG.integers(0, 2, (6, 9))
@@ -149,6 +171,44 @@ def test_grey_masks_are_refused_with_their_count_and_the_way_out(tmp_path):
     with pytest.raises(UserError, match=r"3 grey pixels of 5.*--binarize-masks"):
         read_mask(path)
     assert read_mask(path, binarize=True).tolist() == [[0, 0, 1, 1, 1]]  # > 128, as the official scorer
+
+
+@pytest.mark.parametrize(
+    ("values", "dtype", "full"),
+    [
+        ([0, 2], np.uint8, 255),
+        ([0, 128], np.uint8, 255),
+        ([0, 1, 2], np.uint8, 255),
+        ([0, 2], np.uint16, 255),  # what was an 8-bit mask
+        ([0, 128 * 257], np.uint16, 65535),
+    ],
+)
+def test_a_mask_that_binarizing_would_leave_without_lesion_is_refused(tmp_path, values, dtype, full):
+    path = save(tmp_path, Image.fromarray(np.array([values], dtype)))
+    with pytest.raises(
+        UserError, match=rf"values up to {max(values)}: expected only 0 and {full}"
+    ) as refusal:
+        read_mask(path)
+    assert "--binarize-masks" not in str(refusal.value)
+    assert str(refusal.value).endswith("rewrite it as 0 and 255")
+    with pytest.raises(UserError, match=f"values up to {max(values)}: .*would leave no lesion") as refusal:
+        read_mask(path, binarize=True)
+    assert "--binarize-masks" in str(refusal.value)
+    assert str(refusal.value).endswith("rewrite it as 0 and 255")
+
+
+@pytest.mark.parametrize(("above", "dtype"), [(129, np.uint8), (129, np.uint16), (128 * 257 + 1, np.uint16)])
+def test_one_value_above_the_threshold_is_enough_to_binarize(tmp_path, above, dtype):
+    path = save(tmp_path, Image.fromarray(np.array([[0, 2, above]], dtype)))
+    with pytest.raises(UserError, match="--binarize-masks takes"):
+        read_mask(path)
+    assert read_mask(path, binarize=True).tolist() == [[0, 0, 1]]
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
+def test_a_black_mask_is_an_empty_one_binarized_too(tmp_path, dtype):
+    path = save(tmp_path, Image.fromarray(np.zeros((2, 3), dtype)))
+    assert not read_mask(path, binarize=True).any()
 
 
 def test_coloured_masks_are_refused(tmp_path):

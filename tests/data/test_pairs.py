@@ -41,6 +41,21 @@ def test_official_names_any_ending_and_plain_names_pair_up_sorted(folders):
     ]
 
 
+@pytest.mark.parametrize("ending", [".jfif", ".jpe", ".mpo", ".pgm", ".pnm", ".JPE"])
+def test_rarer_endings_of_formats_that_are_read_pair_up_too(folders, ending):
+    images, masks = folders([], [])
+    picture = images / f"a{ending}"
+    grey = Image.new("L", (16, 8), 90)
+    if ending == ".mpo":
+        grey.save(picture, "MPO", save_all=True, append_images=[grey])
+    else:
+        grey.save(picture, "PPM" if ending in (".pgm", ".pnm") else "JPEG")
+    Image.new("L", (16, 8)).save(masks / "a.png")
+    [pair] = find_pairs(images, masks)
+    assert pair.image == picture
+    assert read_pair(pair)[0].shape == (8, 16, 3)
+
+
 def test_everything_that_does_not_pair_up_is_said_at_once(folders):
     images, masks = folders(
         ["a.jpg", "b.jpg", "c.jpg", "d.jpg", "twice.jpg", "twice.png", "fine.jpg"],

@@ -1,3 +1,7 @@
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -53,6 +57,64 @@ def test_what_stands_for_no_image_is_refused(given, tmp_path, monkeypatch):
     (tmp_path / "empty").mkdir()
     with pytest.raises(UserError, match=r"no (such image|images)"):
         find_images([given], leave_out=Path("out"))
+
+
+def test_earlier_results_are_no_images(tmp_path):
+    place = tmp_path / "scans"
+    photographs = touch(
+        place, "1.png", "b/overlays/2.png", "old/3.png", "old/more/4.png", "scored/worst_test.jpg"
+    )
+    touch(place, "old/predictions.jsonl", "old/overlays/3_overlay.jpg", "old/probabilities/3_probability.png")
+    touch(place, "scored/assessment_val.json", "scored/worst_val.jpg", "scored/review_val.png")
+    touch(place, "scored/masks_val/1_Segmentation.png")
+    for named in ([place], [place / "b", place / "old", place / "scored", place / "1.png"]):
+        assert sorted(find_images([str(one) for one in named], leave_out=tmp_path / "out")) == photographs
+    with pytest.raises(UserError, match="results of predict and evaluate are passed over"):
+        find_images([str(place)], leave_out=place)
+
+
+@pytest.fixture
+def closed() -> Iterator[Path]:
+    """A folder that may be neither entered nor listed, and a user to whom that applies.
+
+    It does not lie in pytest's tmp_path, whose parents are closed to others than their owner.
+    """
+    place = Path(tempfile.mkdtemp())
+    place.chmod(0o755)
+    folder = place / "closed"
+    [_] = touch(folder, "1.png")
+    folder.chmod(0)
+    (place / "link.png").symlink_to(folder / "1.png")
+    is_root = os.geteuid() == 0
+    try:
+        if is_root:  # permissions do not apply to it
+            os.seteuid(65534)
+        yield folder
+    finally:
+        if is_root:
+            os.seteuid(0)
+        folder.chmod(0o755)
+        shutil.rmtree(place)
+
+
+@pytest.mark.parametrize("name", ["1.png", "missing.png", "*.png"])
+def test_what_may_not_be_looked_at_is_not_called_missing(closed, name):
+    with pytest.raises(UserError) as refusal:
+        find_images([str(closed / name)], leave_out=Path("out"))
+    said = str(refusal.value)
+    assert said.startswith(f"cannot look up {closed / name}: Permission denied; ") and "\n" not in said
+
+
+def test_other_inputs_beside_a_closed_folder_are_told_as_before(closed):
+    with pytest.raises(UserError, match="no such image or folder"):
+        find_images([str(closed.parent / "missing.png")], leave_out=Path("out"))
+    with pytest.raises(UserError, match="cannot list the folder"):
+        find_images([str(closed)], leave_out=Path("out"))
+
+
+def test_a_link_into_a_closed_folder_is_an_input_as_any_file_that_cannot_be_read(closed):
+    link = closed.parent / "link.png"
+    assert find_images([str(link)], leave_out=Path("out")) == [link]
 
 
 def names(*paths: str, named: dict[str, str] | None = None) -> list[str]:

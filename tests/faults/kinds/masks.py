@@ -50,7 +50,7 @@ def masks() -> Iterator[tuple[str, Maker]]:
         yield f"a mask of 0 and {value}", mask(picture, REFUSED)
         yield (
             f"a mask of 0 and {value}, binarised",
-            mask(picture, equals(TRUTH if value > 128 else TRUTH * 0), binarize=True),
+            mask(picture, yes if value > 128 else REFUSED, binarize=True),
         )
     soft = Image.fromarray((TRUTH * 200 + 20).astype(np.uint8))
     yield "a soft mask", mask(soft, REFUSED)
