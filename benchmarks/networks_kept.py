@@ -63,7 +63,7 @@ def draw(kept: Sequence[Row]) -> None:
     from matplotlib.ticker import FuncFormatter
 
     newest: dict[str, Row] = {}
-    for row in sorted(kept, key=lambda row: (-len(row["without"]), row["epochs"], row["seeds"])):
+    for row in sorted(kept, key=lambda row: (-len(row["without"]), row["epochs"], row["date"], row["seeds"])):
         newest[row["network"]] = row
     shown = [newest[name] for name in dict.fromkeys(row["network"] for row in kept)]
 
