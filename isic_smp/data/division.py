@@ -39,17 +39,21 @@ def as_divided(
             f"({division.lstrip('-')}), and some of these it was trained on: expected the images as they were then, or "
             "another split"
         )
-    if division.startswith(FOLD):
-        divided = take_fold(data, parse_fold(division.removeprefix(FOLD).partition("-")[0]))
-    elif group := group_held_out(division):
+    if not is_divided:
+        return data
+    told_otherwise = UserError(
+        f"{data.root / MANIFEST} tells its images apart otherwise than when the model was trained: expected it and "
+        "the images as they were then, or another split"
+    )
+    if group := group_held_out(division):
         divided = hold_out(data, group, cache_dir=cache_dir, binarize_masks=binarize_masks)
     else:
-        return data
+        try:
+            divided = take_fold(data, parse_fold(division.removeprefix(FOLD).partition("-")[0]))
+        except UserError:  # it advises on a fold to be chosen, and this one was
+            raise told_otherwise from None
     if divided.fingerprint != fingerprint:
-        raise UserError(
-            f"{data.root / MANIFEST} tells its images apart otherwise than when the model was trained: expected it and "
-            "the images as they were then, or another split"
-        )
+        raise told_otherwise
     return divided
 
 
