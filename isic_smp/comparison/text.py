@@ -48,19 +48,19 @@ def _about_folds(groups: Sequence[Group]) -> list[str]:
 
 def _about_first_weights(groups: Sequence[Group]) -> list[str]:
     """What begins with weights of lesions may know the images that a division took from its training."""
-    known = [
-        group.label
-        for group in groups
-        for run in group.runs[:1]
-        if (
-            run.recipe.get("init_from") or run.recipe.get("encoder_weights") == ISIC2016
-        )  # the shipped model's
-        and any(parted(member.data.get("fingerprint", ""))[1] for member in run.members)
-    ]
+
+    def begins_with_lesions(run: ScoredRun) -> bool:
+        # The shipped model's encoder has the name of its data.
+        return bool(run.recipe.get("init_from")) or run.recipe.get("encoder_weights") == ISIC2016
+
+    def is_divided(run: ScoredRun) -> bool:
+        return any(parted(member.data.get("fingerprint", ""))[1] for member in run.members)
+
     return [
-        f"{label} starts from weights that were trained on lesions: where the images compared here were among those, its "
-        "scores flatter."
-        for label in known
+        f"{group.label} starts from weights that were trained on lesions: where the images compared here were among "
+        "those, its scores flatter."
+        for group in groups
+        if begins_with_lesions(group.runs[0]) and is_divided(group.runs[0])
     ]
 
 
