@@ -12,7 +12,7 @@ import numpy as np
 
 from isic_smp.assessment.subgroups import SIZES, size_class
 from isic_smp.comparison.effects import METRIC_NAMES, Comparison
-from isic_smp.comparison.labels import TEXT, heighten, minus, name_sides, row_name
+from isic_smp.comparison.labels import TEXT, heighten, minus, name_sides, row_name, worded
 from isic_smp.stats import ROUNDING
 
 if TYPE_CHECKING:
@@ -62,11 +62,15 @@ def scatter(comparison: Comparison, path: Path) -> None:
         )
     axes.set_aspect("equal")
     found = comparison.overall
-    axes.text(0.03, 0.83, f"{b.label} better\n{found.better:.0%} of images", **_note(axes))
-    axes.text(0.97, 0.16, f"{a.label} better\n{found.worse:.0%} of images", **_note(axes, right=True))
-    axes.set_xlabel(f"{unit}, {a.label}", fontsize=TEXT)
-    axes.set_ylabel(f"{unit}, {b.label}", fontsize=TEXT)
     axes.set_title(f"{unit} of each of {found.n_images} images", loc="left", fontsize=TEXT + 1)
+    axes.set_xlabel(worded(figure, axes, f"{unit}, {{}}", a.label, b.label), fontsize=TEXT)
+    axes.set_ylabel(worded(figure, axes, f"{unit}, {{}}", b.label, a.label), fontsize=TEXT)
+    b_better, a_better = (
+        worded(figure, axes, "{} better", label, other)
+        for label, other in ((b.label, a.label), (a.label, b.label))
+    )
+    axes.text(0.03, 0.83, f"{b_better}\n{found.better:.0%} of images", **_note(axes))
+    axes.text(0.97, 0.16, f"{a_better}\n{found.worse:.0%} of images", **_note(axes, right=True))
     axes.legend(loc="upper left", fontsize=TEXT - 1, framealpha=0.9)
     _save(figure, path)
 

@@ -81,6 +81,20 @@ def minus(figure: "Figure", axes: "Axes", a: str, b: str) -> list[str]:
     return [_shorten(b, [a], fits), "minus " + _shorten(a, [b], lambda label: fits(f"minus {label}"))]
 
 
+def worded(figure: "Figure", axes: "Axes", words: str, label: str, other: str) -> str:
+    """`words` with the label in place of its `{}`, where needed with a part left out, to fit along the axes.
+
+    Args:
+        figure: with the axes laid out but for some words beside them.
+        axes: as wide as high, or wider.
+        words: that are said.
+        label: of a group.
+        other: of the group that it must be told apart from.
+    """
+    room = 0.92 * _room(figure, axes)
+    return words.format(_shorten(label, [other], lambda it: _width(figure, words.format(it), TEXT) <= room))
+
+
 def row_name(figure: "Figure", comparison: Comparison, labels: Iterable[str], rest: str) -> str:
     """Name of a comparison's main row: the second group's label and the rest, where needed with a part left out."""
     ending = f"{rest} ({comparison.overall.n_images})"

@@ -70,6 +70,10 @@ def differences(comparisons, path):
     figures.differences(comparisons[0], path)
 
 
+def scatter(comparisons, path):
+    figures.scatter(comparisons[0], path)
+
+
 def assert_readable(figure, texts):
     width, height = figure.bbox.size
     for words, box in texts.items():
@@ -93,6 +97,14 @@ def test_which_side_is_better_can_be_read_whatever_the_labels_length(drawn, make
     assert said[0] != said[1]
     for whole, short in zip(labels, said, strict=True):
         assert short == whole or ("…" in short and (short[0], short[-1]) == (whole[0], whole[-1]))
+
+
+@pytest.mark.parametrize("labels", [SHORT, LONG[0], *LONG[2:]])
+def test_the_axes_of_the_scores_are_named_whatever_the_labels_length(drawn, labels):
+    figure, texts = drawn(scatter, compared(*labels))
+    assert_readable(figure, texts)
+    named = {words.removeprefix("Dice, ") for words in texts if words.startswith("Dice, ")}
+    assert len(named) == 2 and (named == set(labels) or any("…" in name for name in named))
 
 
 def test_labels_that_fit_are_said_whole(drawn):
