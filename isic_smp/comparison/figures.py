@@ -66,7 +66,7 @@ def scatter(comparison: Comparison, path: Path) -> None:
     axes.set_xlabel(worded(figure, axes, f"{unit}, {{}}", a.label, b.label), fontsize=TEXT)
     axes.set_ylabel(worded(figure, axes, f"{unit}, {{}}", b.label, a.label), fontsize=TEXT)
     b_better, a_better = (
-        worded(figure, axes, "{} better", label, other)
+        worded(figure, axes, "{} better", label, other, share=0.55)  # beside the points
         for label, other in ((b.label, a.label), (a.label, b.label))
     )
     axes.text(0.03, 0.83, f"{b_better}\n{found.better:.0%} of images", **_note(axes))

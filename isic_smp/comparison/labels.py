@@ -81,7 +81,7 @@ def minus(figure: "Figure", axes: "Axes", a: str, b: str) -> list[str]:
     return [_shorten(b, [a], fits), "minus " + _shorten(a, [b], lambda label: fits(f"minus {label}"))]
 
 
-def worded(figure: "Figure", axes: "Axes", words: str, label: str, other: str) -> str:
+def worded(figure: "Figure", axes: "Axes", words: str, label: str, other: str, *, share: float = 0.92) -> str:
     """`words` with the label in place of its `{}`, where needed with a part left out, to fit along the axes.
 
     Args:
@@ -90,8 +90,9 @@ def worded(figure: "Figure", axes: "Axes", words: str, label: str, other: str) -
         words: that are said.
         label: of a group.
         other: of the group that it must be told apart from.
+        share: of the axes' width that it may take.
     """
-    room = 0.92 * _room(figure, axes)
+    room = share * _room(figure, axes)
     return words.format(_shorten(label, [other], lambda it: _width(figure, words.format(it), TEXT) <= room))
 
 
