@@ -6,9 +6,9 @@ python benchmarks/networks.py … --without tones close_bays sharp_views      # 
 Each network is trained by the preset that is named with it (the U-Net by the default one, on the same batches) and
 scored on the test images, each at its own size: in one look at the frame, with a second look at the part around the
 lesion, with more contrast for faint ones in it, and with these wrapped besides; each as it is, and averaged over the
-eight flips and turns. A run that is done is not trained again, so the command can be
-interrupted. The figures go into docs/networks.json, in the place of the same networks' earlier ones, and
-docs/images/networks.png is drawn of all that stands there.
+eight flips and turns. A run that is done is not trained again, so the command can be interrupted. The figures go into
+docs/networks.json, in the place of the same networks' earlier ones, and docs/images/networks.png is drawn of all that
+stands there.
 """
 
 import argparse

@@ -85,13 +85,13 @@ def main() -> None:
     ]
     from isic_smp.training.recipe import load_recipe
 
-    for epochs, reach in ((load_recipe("default").epochs, "≤ 0.03"), (25, "")):
+    for epochs, goal in ((load_recipe("default").epochs, "≤ 0.03"), (25, "")):
         logging = epochs * an_epoch + drawings(epochs) * a_drawing
         whole = found["first_step"] + epochs * rest + logging + found["finish"]
         rows += [
             {
                 "what": f"logging's share of {epochs} epochs",
-                "goal": reach,
+                "goal": goal,
                 "measured": (once + logging) / whole,
             },
             {"what": f"a run of {epochs} epochs (from the one measured), s", "goal": "", "measured": whole},

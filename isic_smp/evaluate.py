@@ -94,7 +94,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     print(f"data: {data.describe()}, fingerprint {data.fingerprint}")
     warn_of_other_data(bundle, data)
     if options.out is not None:
-        check_no_other_masks(bundle, data, options)
+        check_masks(bundle, data, options)
     diagnosis = diagnosis or read_diagnoses(data.root)
     scores, observed = score_split(bundle, data, options)
     print(table(scores, options.split))
@@ -127,36 +127,20 @@ def check_writable(folder: Path) -> None:
         raise UserError(f"cannot write to {folder}: {error.strerror}; choose another --out") from None
 
 
-def check_no_other_masks(bundle: "Bundle", data: "LesionData", options: Options) -> None:
-    """Refuse a folder with masks of other images or of another model, and say in `masks_<split>.json` whose masks these are.
-
-    The official scorer would take the images along, and masks of two models would be scored as one's.
+def check_masks(bundle: "Bundle", data: "LesionData", options: Options) -> None:
+    """Keep masks and tables of two models out of one folder.
 
     Raises:
-        UserError: there are such masks.
+        UserError: there are masks of another model, or of other images where masks are to be written.
     """
-    import json
-
-    from isic_smp.inference.mask_files import mask_path
+    from isic_smp.inference.mask_files import claim, refuse_masks_of_another
     from isic_smp.inference.open_predictor import digest_of
 
-    folder = masks_dir(options)
-    there = set(folder.glob("*.png"))
-    own = {mask_path(folder, pair.id) for pair in getattr(data, options.split)}
-    if options.masks and (others := sorted(there - own)):
-        raise UserError(
-            f"{folder} holds masks of other images, such as {others[0].name}: choose another --out"
-        )
-    now = {"model": digest_of(bundle.model), **bundle.preprocessing.to_dict(), "data": data.fingerprint}
-    record = folder.with_suffix(".json")
-    whose = json.dumps(now, sort_keys=True)
-    if there and (not record.exists() or record.read_text(encoding="utf-8", errors="replace") != whose):
-        raise UserError(
-            f"{folder} holds masks of another model, of other settings or of other data: choose another --out, or "
-            "delete that folder first"
-        )
+    made_by = {"model": digest_of(bundle.model), **bundle.preprocessing.to_dict(), "data": data.fingerprint}
     if options.masks:
-        record.write_text(whose, encoding="utf-8")
+        claim(masks_dir(options), (pair.id for pair in getattr(data, options.split)), made_by)
+    else:
+        refuse_masks_of_another(masks_dir(options), made_by)
 
 
 def warn_of_other_data(bundle: "Bundle", data: "LesionData") -> None:

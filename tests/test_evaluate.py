@@ -16,6 +16,7 @@ from isic_smp import evaluate
 from isic_smp.data.isic2016 import FOLDERS, load_isic2016
 from isic_smp.data.pairs import read_pair
 from isic_smp.errors import UserError
+from isic_smp.inference.inputs import find_images
 from isic_smp.inference.load import load_bundle, save_bundle
 from isic_smp.inference.preprocessing import Preprocessing
 
@@ -145,6 +146,10 @@ def test_groups_outlines_and_what_the_expected_iou_finds_are_said_and_written(fe
     )
     for name in ("reliability", "review", "groups"):
         assert (out / f"{name}_test.png").stat().st_size > 10_000
+    with pytest.raises(
+        UserError, match="no images"
+    ):  # whatever is drawn, predict takes none of it for a photograph
+        find_images([str(out)], leave_out=tmp_path / "predictions")
 
 
 def test_the_worst_masks_and_some_from_the_best_to_the_worst_are_drawn(few, tmp_path):
