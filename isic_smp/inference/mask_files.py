@@ -40,7 +40,9 @@ def refuse_masks_of_another(folder: Path, made_by: Mapping[str, Any]) -> None:
     """
     record = folder.with_suffix(".json")
     is_there = any(folder.glob("*.png"))
-    if is_there and not (record.exists() and record.read_text(errors="replace") == _as_text(made_by)):
+    if is_there and not (
+        record.exists() and record.read_text(encoding="utf-8", errors="replace") == _as_text(made_by)
+    ):
         raise UserError(
             f"{folder} holds masks of another model, of other settings or of other data: choose another --out, or "
             "delete that folder first"
@@ -64,7 +66,7 @@ def claim(folder: Path, image_ids: Iterable[str], made_by: Mapping[str, Any]) ->
             f"{folder} holds masks of other images, such as {others[0].name}: choose another --out"
         )
     refuse_masks_of_another(folder, made_by)
-    folder.with_suffix(".json").write_text(_as_text(made_by))
+    folder.with_suffix(".json").write_text(_as_text(made_by), encoding="utf-8")
 
 
 def _as_text(made_by: Mapping[str, Any]) -> str:
