@@ -135,7 +135,8 @@ def test_in_a_browser(server, browser, image_path, predictor, tmp_path):
     (tmp_path / "downloads").mkdir()
     browser.execute_script("arguments[0].click()", find("#results .save")[0])
     file = tmp_path / "downloads" / "ISIC_0000013_Segmentation_model-0.png"
-    wait.until(lambda _: file.exists())
+    # Chromium holds the name with an empty file, and moves the whole one there in the end.
+    wait.until(lambda _: file.exists() and file.stat().st_size)
     np.testing.assert_array_equal(read_mask(file), probabilities > 0.6)
 
     find("#outlines input")[0].click()
