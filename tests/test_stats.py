@@ -4,13 +4,7 @@ import numpy as np
 import pytest
 from scipy import stats as reference
 
-from isic_smp.stats import (
-    compare_paired,
-    holm,
-    paired_bootstrap,
-    percentile_interval,
-    signed_rank,
-)
+from isic_smp.stats import bootstrap_means, compare_paired, holm, signed_rank
 
 EFFECT = 0.01
 
@@ -26,35 +20,45 @@ def scores(rng, *, seeds, images, seed_sd=0.0):
     return a, b
 
 
-def coverage(*, seeds, images, seed_sd=0.0, shared_sd=0.0, paired_seeds=False, trials=200):
+def coverage(*, seeds, images, seed_sd=0.0, shared_sd=0.0, paired_seeds=False, trials=250):
     """Shares of 95 % intervals (over seeds and images, over images) that hold the true effect."""
     rng = np.random.default_rng(0)
     hits = np.zeros(2)
     for trial in range(trials):
         a, b = scores(rng, seeds=seeds, images=images, seed_sd=seed_sd)
         shared = rng.normal(0, shared_sd, (seeds, 1))
-        draws = paired_bootstrap(a + shared, b + shared, paired_seeds=paired_seeds, seed=trial, resamples=600)
-        for i, kind in enumerate((draws.images_and_seeds, draws.images)):
-            low, high = percentile_interval(kind)
-            hits[i] += low <= EFFECT <= high
+        found = compare_paired(a + shared, b + shared, paired_seeds=paired_seeds, seed=trial, resamples=300)
+        hits += found.ci_low <= EFFECT <= found.ci_high, found.images_ci_low <= EFFECT <= found.images_ci_high
     return hits / trials
 
 
-def test_intervals_hold_the_truth_as_often_as_they_say():
-    both, images = coverage(seeds=1, images=100)
-    assert 0.90 <= both <= 0.99
-    assert both == images
+@pytest.mark.parametrize("images", [3, 100])
+def test_intervals_of_few_images_hold_the_truth_as_often_as_they_say(images):
+    both, alone = coverage(seeds=1, images=images)
+    assert 0.9 <= both <= 0.98
+    assert both == alone
 
 
-def test_only_the_interval_over_seeds_holds_where_seeds_differ():
-    both, images = coverage(seeds=3, images=300, seed_sd=0.004)
-    assert 0.89 <= both <= 0.99
-    assert images < 0.85  # too sure of itself: it knows nothing of other seeds
+@pytest.mark.parametrize("seeds", [2, 3])
+def test_only_the_interval_over_seeds_holds_where_few_seeds_differ(seeds):
+    both, alone = coverage(seeds=seeds, images=300, seed_sd=0.006)
+    assert 0.9 <= both <= 0.99
+    assert alone < 0.85  # too sure of itself: it knows nothing of other seeds
+
+
+def test_a_single_seed_borrows_the_spread_of_the_others():
+    rng = np.random.default_rng(0)
+    hits = 0
+    for trial in range(250):
+        a, b = scores(rng, seeds=3, images=300, seed_sd=0.006)
+        found = compare_paired(a[:1], b, seed=trial, resamples=300)
+        hits += found.ci_low <= EFFECT <= found.ci_high
+    assert 0.87 <= hits / 250 <= 0.99
 
 
 def test_intervals_of_paired_seeds_hold_the_truth_where_a_seed_is_good_or_bad_for_both():
-    both, _ = coverage(seeds=3, images=300, paired_seeds=True, shared_sd=0.007, seed_sd=0.002)
-    assert 0.89 <= both <= 0.99
+    both, _ = coverage(seeds=3, images=300, paired_seeds=True, shared_sd=0.02, seed_sd=0.004)
+    assert 0.9 <= both <= 0.99
 
 
 def test_a_seed_that_is_good_or_bad_for_both_widens_no_interval_of_paired_seeds():
@@ -82,8 +86,8 @@ def test_interval_agrees_with_scipy_bootstrap():
         (b[0] - a[0],), np.mean, n_resamples=10_000, method="percentile", rng=np.random.default_rng(0)
     ).confidence_interval
     ours = compare_paired(a, b)
-    assert ours.ci_low == pytest.approx(theirs.low, abs=3e-4)
-    assert ours.ci_high == pytest.approx(theirs.high, abs=3e-4)
+    assert ours.ci_low == pytest.approx(theirs.low, abs=5e-4)
+    assert ours.ci_high == pytest.approx(theirs.high, abs=5e-4)
     assert ours.difference == pytest.approx(np.mean(b - a))
 
 
@@ -127,9 +131,9 @@ def test_the_same_seed_gives_the_same_result_whatever_else_is_drawn():
 
 
 def test_memory_stays_flat_with_many_images():
-    a = np.random.default_rng(0).random((1, 20_000))
+    a = np.random.default_rng(0).random(20_000)
     tracemalloc.start()
-    paired_bootstrap(a, a, resamples=300)  # all at once would be 48 MB of draws
+    bootstrap_means(a, resamples=300)  # all at once would be 48 MB of draws
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert peak < 40e6

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
-from isic_smp.assessment.subgroups import SIZES, size_class
+from isic_smp.assessment.subgroups import ENOUGH, SIZES, size_class
 from isic_smp.comparison.effects import METRIC_NAMES, Comparison
 from isic_smp.comparison.labels import TEXT, heighten, minus, name_sides, row_name, worded
 from isic_smp.stats import ROUNDING
@@ -140,6 +140,15 @@ def effects(comparisons: Sequence[Comparison], path: Path) -> None:
         if is_main and y and not many:
             axes.axhline(y - 0.5, color=FAINT, linewidth=0.8)
     axes.set_yticks(range(len(rows)), [f"{name} ({found.n_images})" for name, found, _ in rows])
+    told = [found for _, found, is_main in rows if is_main or found.n_images >= ENOUGH]
+    ends = [
+        0.0,
+        *(found.difference for _, found, _ in rows),
+        *(end for found in told for end in (found.ci_low, found.ci_high)),
+    ]
+    margin = 0.05 * (max(ends) - min(ends)) or 1e-3
+    # Intervals of a handful of images may be of any length: they run out of the picture, and leave the others readable.
+    axes.set_xlim(min(ends) - margin, max(ends) + margin)
     for tick, (_, _, is_main) in zip(axes.get_yticklabels(), rows, strict=True):
         tick.set_fontweight("bold" if is_main else "normal")
     axes.invert_yaxis()

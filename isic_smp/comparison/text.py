@@ -71,12 +71,18 @@ def _about_seeds(groups: Sequence[Group]) -> list[str]:
             "One run each: the interval says what other images would give, not what other seeds would; "
             "name runs under several seeds to have both."
         ]
-    if min(counts) == 1:
-        single = " and ".join(group.label for group in groups if len(group.runs) == 1)
-        return [f"Only one run of {single}: the interval leaves out what other seeds of it would give."]
-    if min(counts) == 2:
-        return ["Two seeds tell little about others: the interval may be too narrow."]
-    return []
+    singles = [group.label for group in groups if len(group.runs) == 1]
+    notes = []
+    if singles:
+        notes = [
+            f"Only one run of {' and '.join(singles)}: other seeds of it are taken to differ as those of the group that it "
+            "is held against."
+        ]
+    if counts[0] == 1 and len(singles) > 1:
+        notes.append(
+            f"Between {groups[0].label} and {' and '.join(singles[1:])} the interval leaves out what other seeds would give."
+        )
+    return notes
 
 
 def _about_repeats(groups: Sequence[Group]) -> list[str]:

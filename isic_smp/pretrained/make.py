@@ -35,7 +35,7 @@ from isic_smp.inference.scores import Scores
 from isic_smp.inference.scoring import score
 from isic_smp.models.cost import cost
 from isic_smp.models.shipped import shipped_folder
-from isic_smp.stats import paired_bootstrap, percentile_interval
+from isic_smp.stats import bootstrap_means, percentile_interval
 
 PROG = "python -m isic_smp.pretrained.make"
 CARD = Path(__file__).parent / "card.md"
@@ -176,8 +176,7 @@ def _prediction(preprocessing: Preprocessing) -> str:
 
 def summarised(values: np.ndarray) -> Summary:
     """Mean and bootstrap interval of scores, float (N,)."""
-    draws = paired_bootstrap(np.zeros_like(values), values).images
-    return Summary(float(values.mean()), *percentile_interval(draws))
+    return Summary(float(values.mean()), *percentile_interval(bootstrap_means(values)))
 
 
 if __name__ == "__main__":
