@@ -245,6 +245,25 @@ def test_an_image_that_another_older_file_took_the_place_of_is_predicted_again(m
     assert Image.open(out / "masks" / "a_Segmentation.png").size == (20, 30)
 
 
+def test_another_image_of_the_same_path_is_predicted_again(model, tmp_path):
+    """Two cards of one camera, both made before the first masks: their folders are swapped, a link is turned."""
+    cards = {"cardA": (40, 50), "cardB": (30, 20)}
+    for card, shape in cards.items():
+        (tmp_path / card).mkdir()
+        Image.fromarray(noise(*shape)).save(tmp_path / card / "IMG_0001.png")
+    photos, link, out = tmp_path / "photos", tmp_path / "current.png", tmp_path / "out"
+    for card, shape in cards.items():
+        (tmp_path / card).rename(photos)
+        run(photos, "--model", model, "--out", out)
+        assert Image.open(out / "masks" / "IMG_0001_Segmentation.png").size == shape[::-1]
+        photos.rename(tmp_path / card)
+    for card, shape in cards.items():
+        link.unlink(missing_ok=True)
+        link.symlink_to(tmp_path / card / "IMG_0001.png")
+        run(link, "--model", model, "--out", out)
+        assert Image.open(out / "masks" / "current_Segmentation.png").size == shape[::-1]
+
+
 def test_an_image_of_too_long_a_name_is_named(model, tmp_path, capsys):
     image = tmp_path / f"{'x' * 245}.png"
     Image.fromarray(noise(40, 50)).save(image)

@@ -3,7 +3,7 @@
 A cache is a folder `pixels-<size>-<key>` of three files: `pixels.u8` holds one record per pair, one
 after the other (the image, size × size × 3, then the mask, size × size, all uint8), so it can be
 memory-mapped as one array; `original_sizes.npy` holds heights and widths; `meta.json` says all this.
-The key covers each file's id, length and modification time, so a changed file means another cache.
+The key covers each file's id and content, so a changed file means another cache.
 Folders can be deleted at any time.
 
 One process builds at a time, in a folder that is renamed when it is complete: an interrupted build
@@ -23,6 +23,7 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
+from isic_smp.data.fingerprint import digests_of
 from isic_smp.data.pairs import Pair
 from isic_smp.data.resized import read_resized
 from isic_smp.errors import UserError
@@ -143,7 +144,7 @@ def open_pixel_cache(
         raise UserError("no images: expected at least one image with its mask")
     if size < 1:
         raise UserError(f"size must be at least 1 pixel, got {size}")
-    folder = cache_dir / f"pixels-{size}-{_key(pairs, size, binarize_masks)}"
+    folder = cache_dir / f"pixels-{size}-{_key(pairs, size, binarize_masks, cache_dir)}"
     ids = tuple(pair.id for pair in pairs)
     if not folder.is_dir():
         try:
@@ -157,17 +158,12 @@ def open_pixel_cache(
     return PixelCache(folder, ids, size)
 
 
-def _key(pairs: Sequence[Pair], size: int, binarize_masks: bool) -> str:
+def _key(pairs: Sequence[Pair], size: int, binarize_masks: bool, cache_dir: Path) -> str:
     """A hash of all that decides the pixels. Paths are not part of it: a moved data set keeps its cache."""
+    contents = digests_of([path for pair in pairs for path in (pair.image, pair.mask)], cache_dir=cache_dir)
     digest = hashlib.sha256(f"{FORMAT} {size} {binarize_masks} {len(pairs)}".encode())
     for pair in pairs:
-        digest.update(f"\n{pair.id!r}".encode())
-        for path in (pair.image, pair.mask):
-            try:
-                status = path.stat()
-            except OSError as error:
-                raise UserError(f"cannot read {path}: {error.strerror or error}") from None
-            digest.update(f" {status.st_size} {status.st_mtime_ns}".encode())
+        digest.update(f"\n{pair.id!r} {contents[pair.image]} {contents[pair.mask]}".encode())
     return digest.hexdigest()[:20]
 
 

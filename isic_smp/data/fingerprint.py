@@ -25,14 +25,13 @@ def fingerprint(splits: Mapping[str, Sequence[Pair]], *, cache_dir: Path | None 
 
     Args:
         splits: pairs by split name.
-        cache_dir: keeps the digests of files by path, length and modification time in
-            `file_digests.json` there, so that they are read again only when they have changed.
+        cache_dir: keeps the digests of files there (`digests_of`).
 
     Raises:
         UserError: a file that cannot be read.
     """
     files = [path for pairs in splits.values() for pair in pairs for path in (pair.image, pair.mask)]
-    digests = _digests(files, cache_dir / "file_digests.json" if cache_dir else None)
+    digests = digests_of(files, cache_dir=cache_dir)
     total = hashlib.sha256()
     for name in sorted(splits):
         for pair in sorted(splits[name], key=lambda pair: pair.id):
@@ -56,7 +55,18 @@ def digest(division: Mapping[str, int]) -> str:
     return hashlib.sha256(repr(sorted(division.items())).encode()).hexdigest()[:12]
 
 
-def _digests(files: Sequence[Path], cache: Path | None) -> dict[Path, str]:
+def digests_of(files: Sequence[Path], *, cache_dir: Path | None = None) -> dict[Path, str]:
+    """SHA-256, as 64 hex digits, of each file's content.
+
+    Args:
+        files: to be read.
+        cache_dir: keeps digests by path, length and times in `file_digests.json` there, so that files are read again only
+            when they have been written to, replaced or moved.
+
+    Raises:
+        UserError: a file that cannot be read.
+    """
+    cache = cache_dir / "file_digests.json" if cache_dir else None
     known = _load(cache)
     keys = {path: _key(path) for path in files}
     new = [path for path in files if keys[path] not in known]
@@ -72,7 +82,9 @@ def _key(path: Path) -> str:
         status = path.stat()
     except OSError as error:
         raise UserError(f"cannot read {path}: {error.strerror}") from None
-    return f"{os.path.abspath(path)} {status.st_size} {status.st_mtime_ns}"  # noqa: PTH100 (10 × faster, no resolving)
+    # A file that was unpacked or moved to this name may have any time of writing, but not the other time.
+    times = f"{status.st_mtime_ns} {status.st_ctime_ns}"
+    return f"{os.path.abspath(path)} {status.st_size} {times}"  # noqa: PTH100 (10 × faster, no resolving)
 
 
 def _digest(path: Path) -> str:

@@ -23,6 +23,8 @@ from isic_smp.inference.mask_files import mask_path
 
 MASKS, PROBABILITIES, OVERLAYS = "masks", "probabilities", "overlays"
 RECORD, TABLE, FAILURES = "predictions.jsonl", "predictions.csv", "failures.csv"
+_STATE = "file"
+"""Beside a row in the record: `_state` of its image."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,6 +71,7 @@ class PredictionFolder:
         self.folder, self.table = folder, table
         self.probabilities, self.overlays = probabilities, overlays
         self.rows: dict[Path, Row] = {}
+        self._predicted: dict[Path, list[int]] = {}  # which state of each image's file the row is of
         self.failures: dict[Path, str] = {}  # of this process alone
         try:
             (folder / MASKS).mkdir(parents=True, exist_ok=True)
@@ -117,17 +120,11 @@ class PredictionFolder:
         return {image: row.id for image, row in self.rows.items()}
 
     def is_done(self, image: Path) -> bool:
-        """Whether all that is wanted of `image` is here, and the image has been neither written to nor replaced since."""
-        row = self.rows.get(image)
-        if row is None:
+        """Whether all that is wanted of `image` is here, and the file is the very one that it was made of."""
+        row, state = self.rows.get(image), _state(image)
+        if row is None or not state or self._predicted[image] != state:
             return False
-        try:
-            written = min(path.stat().st_mtime for path in self.paths(row.id).values())
-            found = image.stat()
-            # Another file that was moved or unpacked to this name may be older than the mask; its ctime is not.
-            return max(found.st_mtime, found.st_ctime) <= written
-        except OSError:
-            return False
+        return all(path.exists() for path in self.paths(row.id).values())
 
     def paths(self, name: str) -> dict[str, Path]:
         """Where the wanted files of the image called `name` go, by kind."""
@@ -139,9 +136,10 @@ class PredictionFolder:
         for kind, path in self._all_paths(row.id).items():
             if kind not in self.paths(row.id):
                 path.unlink(missing_ok=True)
-        self.rows[Path(row.image)] = row
+        image = Path(row.image)
+        self.rows[image], self._predicted[image] = row, _state(image)
         self._failed_before.pop(row.image, None)
-        self._record.write(json.dumps(dataclasses.asdict(row)) + "\n")
+        self._record.write(json.dumps({**dataclasses.asdict(row), _STATE: self._predicted[image]}) + "\n")
         self._record.flush()
 
     def add_failure(self, image: Path, reason: str) -> None:
@@ -169,7 +167,8 @@ class PredictionFolder:
         if lines:
             before, rows = _read_record(path, lines)
             self._check_same(before, identity)
-            self.rows = {Path(row.image): row for row in rows}
+            for row, state in rows:
+                self.rows[Path(row.image)], self._predicted[Path(row.image)] = row, state
         else:
             if strange := next((self.folder / MASKS).iterdir(), None):
                 raise UserError(f"{strange} is there already and not from here: choose another --out")
@@ -205,16 +204,29 @@ class PredictionFolder:
         partial.replace(self.folder / name)
 
 
-def _read_record(path: Path, lines: list[bytes]) -> tuple[dict[str, Any], list[Row]]:
-    """What the predictions depend on, and those that are there."""
+def _state(image: Path) -> list[int]:
+    """What tells a file from another one that was written, moved or linked to its name; empty where there is none.
+
+    Whatever time of writing a file brings along, its other time is of when it came to be, or to be called, what it is.
+    """
+    try:
+        found = image.stat()
+    except OSError:
+        return []
+    return [found.st_size, found.st_mtime_ns, found.st_ctime_ns]
+
+
+def _read_record(path: Path, lines: list[bytes]) -> tuple[dict[str, Any], list[tuple[Row, list[int]]]]:
+    """What the predictions depend on, and those that are there, each with the state of its image's file."""
     try:
         identity, *rows = [json.loads(line) for line in lines]
+        states = [row.pop(_STATE, []) for row in rows]
         found = [Row(**row) for row in rows]
         if isinstance(identity, dict) and all(
             isinstance(text, str) for r in found for text in (r.id, r.image)
         ):
-            return identity, found
-    except (ValueError, TypeError, RecursionError):
+            return identity, list(zip(found, states, strict=True))
+    except (ValueError, TypeError, AttributeError, RecursionError):
         pass
     raise UserError(
         f"{path} is no record of isic_smp, or damaged: choose another --out or delete that folder"
