@@ -30,7 +30,13 @@ from isic_smp.training.history import Epoch, Progress
 from isic_smp.training.memory import kept_memory
 from isic_smp.training.profile import StepProfiler
 from isic_smp.training.recipe import Recipe
-from isic_smp.training.resume import check_frozen_encoder, check_nothing_is_lost, resumable_state
+from isic_smp.training.resume import (
+    check_beginning,
+    check_frozen_encoder,
+    check_nothing_is_lost,
+    note_beginning,
+    resumable_state,
+)
 from isic_smp.training.statistics import renew_statistics
 
 OnEpoch = Callable[[Epoch, nn.Module], None]
@@ -93,6 +99,8 @@ def run_experiment(
             if ranks.is_main
             else None
         )
+        if log is not None and state is None:
+            note_beginning(checkpoints, recipe, fingerprint, prepared.model)
         on_epoch: OnEpoch = _followed_by(log.epoch, after_epoch) if log else _silent
         on_epoch, progress = _watched(on_epoch, recipe, setup, prepared, place, output_dir)
         try:
@@ -148,6 +156,7 @@ def _state_to_go_on_from(
         check_all_sent(checkpoints.last.parent)
         return None
     state = resumable_state(checkpoints, recipe, fingerprint)
+    check_beginning(checkpoints, recipe, fingerprint, prepared.model)
     if state is not None and recipe.freeze:
         check_frozen_encoder(state, prepared.model, prepared.weights_used)
     return state

@@ -125,34 +125,50 @@ def test_a_fold_is_what_is_validated_on_and_nothing_is_tested(client, place, aga
     assert run_of(client, place, "fold").data.tags["fold"] == "2/3"
 
 
-@pytest.mark.slow
-def test_a_run_takes_the_place_of_the_one_before_it_in_its_folder(place, again):
-    out = shutil.copytree(place / "out" / "frozen", place / "out" / "twice-used")
-    assert (out / "test_scores.csv").exists() and (out / "figures" / "test_dice.png").exists()
-    words = ["--fold", "1/3", "--freeze", "--epochs", "1", "--output-dir", "out/twice-used"]
+def test_a_run_that_is_over_is_not_overwritten(client, place, again):
+    out, before = place / "out" / "frozen", run_of(client, place, "frozen")
+    files = {file: file.stat().st_mtime_ns for file in out.rglob("*") if file.is_file()}
+    refused = again("--freeze", "--epochs", "1", "--seed", "1", "--output-dir", "out/frozen")
+    assert refused.returncode == 2
+    assert refused.stderr.splitlines()[-1].endswith(
+        "out/frozen holds a run that is over; choose another --output-dir, or delete that folder"
+    )
+    assert {file: file.stat().st_mtime_ns for file in files} == files
+    assert run_of(client, place, "frozen").info == before.info
+
+
+def test_what_came_to_no_whole_epoch_is_not_gone_on_with_otherwise(client, place, again):
+    """Its MLflow run has the settings that did not work; the next one's are its own."""
+    words = ["--freeze", "--output-dir", "out/diverged"]
+    failed = again(*words, "--optimizer", "sgd", "--lr", "1e30", "--grad-clip", "0")
+    assert failed.returncode == 2 and "try a lower lr" in failed.stderr
+    refused = again(*words, "--resume")
+    assert refused.returncode == 2
+    assert "lr 1e+30 then, 0.001 now, optimizer sgd then, adam now" in refused.stderr
+    assert "leave out --resume to begin anew" in refused.stderr
     assert again(*words).returncode == 0
-    with (out / "validation_scores.csv").open() as table:
-        assert len(list(table)) == 1 + 10
-    assert [file for file in out.rglob("*test*") if "journal" not in file.parts] == []
+    params = run_of(client, place, "diverged").data.params
+    assert (params["lr"], params["optimizer"]) == ("0.001", "adam")
 
 
-@pytest.mark.slow
-def test_a_second_training_in_a_folder_is_not_wiped_where_it_was_interrupted_while_it_was_scored(
-    place, again, monkeypatch
-):
-    shutil.copytree(place / "out" / "frozen", place / "out" / "scored")
-    words = ["--freeze", "--epochs", "1", "--seed", "1", "--output-dir", "out/scored"]
+def test_first_weights_that_say_another_normalisation_by_now_are_refused(place, again, monkeypatch):
+    bundle = load_bundle(str(place / "out" / "frozen"))
+    save_bundle(bundle.model, bundle.preprocessing, bundle.info, place / "first")
+    words = ["--init-from", "first", "--resume", "--output-dir", "out/renormalised"]
 
     def interrupt(*_, **__):
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr("isic_smp.conclude.score_and_observe", interrupt)
+        patch.setattr("isic_smp.experiment.conclude", interrupt)
         assert again(*words).returncode == 130
+    shutil.rmtree(place / "first")
+    bundle.model.set_normalisation((0.1, 0.1, 0.1), (1.0, 1.0, 1.0))
+    changed = dataclasses.replace(bundle.preprocessing, mean=(0.1, 0.1, 0.1), std=(1.0, 1.0, 1.0))
+    save_bundle(bundle.model, changed, bundle.info, place / "first")
     refused = again(*words)
-    assert refused.returncode == 2 and "holds 1 of 1 epochs of an interrupted training" in refused.stderr
-    assert again(*words, "--resume").returncode == 0
-    assert load_bundle(place / "out" / "scored").info["recipe"]["seed"] == 1
+    assert refused.returncode == 2
+    assert "mean [0.1, 0.1, 0.1]" in refused.stderr and "bring those back" in refused.stderr
 
 
 @pytest.mark.slow
@@ -166,6 +182,8 @@ def test_a_run_waits_until_the_files_of_the_one_before_it_are_sent(
     words = [*given, "--freeze", "--epochs", "1", "--offline", "--output-dir", "."]
     assert again(*words).returncode == 0
     table = (folder / "test_scores.csv").read_bytes()
+    for kept in ("history.json", "last.pt"):  # by someone who wants to begin anew
+        (folder / kept).unlink()
     refused = again(*words, "--seed", "1")
     assert refused.returncode == 2
     assert refused.stderr.splitlines()[-1].endswith(
@@ -387,9 +405,6 @@ def test_sigterm_marks_the_run_and_resume_ends_it_as_if_nothing_had_been(client,
     assert [m.step for m in client.get_metric_history(run.info.run_id, "val/iou")] == [1, 2]
     one, other = (place / "out" / name / "model" / "model.safetensors" for name in ("frozen", "cut short"))
     assert one.read_bytes() == other.read_bytes()
-    anew = again(*(word for word in words if word != "--resume"))
-    assert anew.returncode == 0, anew.stderr
-    assert run_of(client, place, "cut short").info.run_id != run.info.run_id
 
 
 @pytest.mark.slow

@@ -1,7 +1,7 @@
 """What a run keeps on disk while it trains, so that it can be interrupted and resumed.
 
-`last.pt` holds everything the next epoch needs, `best.safetensors` the weights of the best epoch, and `history.json`,
-which comes last of all, says that the run is over: there is nothing to go on with.
+`begun.json` says what the run began with, `last.pt` holds everything the next epoch needs, `best.safetensors` the weights
+of the best epoch, and `history.json`, which comes last of all, says that the run is over: there is nothing to go on with.
 Each is written beside its name, synced and renamed: a kill at any moment leaves the former file.
 """
 
@@ -28,6 +28,7 @@ class Checkpoints:
     """The checkpoint files of one run, in one folder."""
 
     def __init__(self, folder: Path) -> None:
+        self.begun = folder / "begun.json"
         self.last = folder / "last.pt"
         self.best = folder / "best.safetensors"
         self.history = folder / "history.json"
@@ -37,6 +38,18 @@ class Checkpoints:
         # History first: what a kill leaves of the others must not pass for a run that is over.
         for path in (self.history, self.last, self.best):
             path.unlink(missing_ok=True)
+
+    def save_beginning(self, beginning: dict[str, Any]) -> None:
+        """Keep what no later call may change: plain values."""
+        write_text(self.begun, json.dumps(beginning, indent=1))
+
+    def load_beginning(self) -> dict[str, Any] | None:
+        """What `save_beginning` kept, or None where there is none, or a damaged one."""
+        try:
+            kept = json.loads(self.begun.read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            return None
+        return kept if isinstance(kept, dict) else None
 
     def save_last(self, state: dict[str, Any]) -> None:
         """Keep all that the next epoch needs: tensors, numbers, strings, and lists and dicts of them."""

@@ -1,12 +1,14 @@
-"""Which checkpoint a training may go on from: its own recipe's, on its own data. And which it may not wipe away."""
+"""Which checkpoint a training may go on from: its own recipe's, on its own data. And what it may not wipe away."""
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
 
 from isic_smp.errors import UserError
+from isic_smp.models.upconvnet import UpConvNet
 from isic_smp.training.checkpoint import Checkpoints
 from isic_smp.training.recipe import Recipe, completed, differences
 
@@ -35,12 +37,56 @@ def resumable_state(checkpoints: Checkpoints, recipe: Recipe, fingerprint: str) 
             f"{checkpoints.last} was made on other data, or with another pipeline or other teachers; choose another "
             "--output-dir"
         )
-    if differing := differences(state["recipe"], recipe):
-        said = ", ".join(f"{name} {then} then, {now} now" for name, then, now in differing)
-        raise UserError(
-            f"cannot resume {checkpoints.last} with another recipe ({said}); choose another --output-dir"
-        )
+    _check_recipe(state["recipe"], recipe, checkpoints.last, "choose another --output-dir")
     return state
+
+
+def note_beginning(checkpoints: Checkpoints, recipe: Recipe, fingerprint: str, model: UpConvNet) -> None:
+    """Keep, for `check_beginning`, what a training begins with."""
+    checkpoints.save_beginning(
+        {"recipe": recipe.to_dict(), "fingerprint": fingerprint, "network": _network(model)}
+    )
+
+
+def check_beginning(checkpoints: Checkpoints, recipe: Recipe, fingerprint: str, model: UpConvNet) -> None:
+    """Refuse to go on with what began otherwise, also where no epoch was whole yet, so that no checkpoint says it.
+
+    Its MLflow run would keep the former settings. And first weights may name another normalisation or padding by now:
+    the epochs to come would be trained otherwise than those before.
+
+    Raises:
+        UserError: another recipe, other data, or another network or normalisation.
+    """
+    begun = checkpoints.load_beginning()
+    if begun is None or begun.keys() < {
+        "recipe",
+        "fingerprint",
+        "network",
+    }:  # of a release that did not note it
+        return
+    way_out = "leave out --resume to begin anew, or choose another --output-dir"
+    _check_recipe(begun["recipe"], recipe, checkpoints.begun.parent, way_out)
+    if begun["fingerprint"] != fingerprint:
+        raise UserError(f"cannot resume {checkpoints.begun.parent} on other data; {way_out}")
+    if begun["network"] != _network(model):
+        then, now = (
+            ", ".join(f"{k} {v}" for k, v in said.items()) for said in (begun["network"], _network(model))
+        )
+        raise UserError(
+            f"cannot resume {checkpoints.begun.parent}: the weights that it began with had {then}, and have {now} now; "
+            "bring those back, or choose another --output-dir"
+        )
+
+
+def _network(model: UpConvNet) -> dict[str, Any]:
+    """What first weights decide beside the weights, as JSON has it."""
+    return {"name": model.name, "mean": list(model.mean), "std": list(model.std)}
+
+
+def _check_recipe(then: Mapping[str, Any], now: Recipe, what: Path, way_out: str) -> None:
+    if differing := differences(then, now):
+        said = ", ".join(f"{name} {before} then, {here} now" for name, before, here in differing)
+        raise UserError(f"cannot resume {what} with another recipe ({said}); {way_out}")
 
 
 def check_frozen_encoder(state: Mapping[str, Any], model: nn.Module, weights: str) -> None:
@@ -67,11 +113,18 @@ def check_frozen_encoder(state: Mapping[str, Any], model: nn.Module, weights: st
 
 
 def check_nothing_is_lost(checkpoints: Checkpoints) -> None:
-    """Refuse to begin anew where an interrupted training could go on; its checkpoint would be deleted.
+    """Refuse to begin anew where a run is over, or where an interrupted training could go on.
+
+    What this left would be overwritten, and be a mixture of two runs where the other came to no end.
 
     Raises:
-        UserError: whole epochs are there of a training that did not come to its end, or not to its model.
+        UserError: so it is.
     """
+    if checkpoints.history.exists():
+        folder = checkpoints.history.parent
+        raise UserError(
+            f"{folder} holds a run that is over; choose another --output-dir, or delete that folder"
+        )
     try:
         state = checkpoints.load_last()
     except UserError:  # nothing can go on from it
@@ -79,10 +132,7 @@ def check_nothing_is_lost(checkpoints: Checkpoints) -> None:
     if state is None or not state.keys() >= NEEDED:
         return
     done, recipe = len(state["history"]), completed(state["recipe"])
-    patience = recipe["early_stopping"]
-    trained = done >= recipe["epochs"] or 0 < patience <= done - 1 - state["best_epoch"]
-    if not (trained and checkpoints.history.exists()):
-        raise UserError(
-            f"{checkpoints.last} holds {done} of {recipe['epochs']} epochs of an interrupted training: --resume goes "
-            "on with it; to begin anew, delete that file or choose another --output-dir"
-        )
+    raise UserError(
+        f"{checkpoints.last} holds {done} of {recipe['epochs']} epochs of an interrupted training: --resume goes "
+        "on with it; to begin anew, delete that file or choose another --output-dir"
+    )
