@@ -95,7 +95,14 @@ def main(argv: Sequence[str] | None = None) -> None:
     warn_of_other_data(bundle, data)
     if options.out is not None:
         check_masks(bundle, data, options)
-    diagnosis = diagnosis or read_diagnoses(data.root)
+    pairs = getattr(data, options.split)
+    if diagnosis is None:
+        diagnosis = read_diagnoses(data.root)
+    elif not any(diagnosis.get(pair.id) for pair in pairs):
+        raise UserError(
+            f"{options.diagnoses} gives none of the {len(pairs)} images a diagnosis: expected ids without ending, such as "
+            f"{pairs[0].id if pairs else 'ISIC_0000003'}"
+        )
     scores, observed = score_split(bundle, data, options)
     print(table(scores, options.split))
     fitted = find_fitted(bundle, data, options, scores, observed)

@@ -113,7 +113,7 @@ def prepare(
     )
     place.say(describe(model, recipe, place.device))
     if place.ranks.is_main:
-        warning = check_memory(model, recipe, place.device, place.ranks)
+        warning = check_memory(model, recipe, place.device, place.ranks, images=len(data.train))
         if warning is not None:
             place.say(f"warning: {warning}")
 

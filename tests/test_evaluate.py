@@ -115,7 +115,10 @@ def test_groups_outlines_and_what_the_expected_iou_finds_are_said_and_written(fe
     diagnoses = tmp_path / "diagnoses.csv"
     ids = [pair.id for pair in load_isic2016(few).test]
     rows = [f"{name},{'naevus' if n % 2 else 'melanoma'}" for n, name in enumerate(ids)]
-    diagnoses.write_text("\n".join(["id,diagnosis", *rows]))
+    diagnoses.write_text("id, diagnosis\n")
+    with pytest.raises(UserError, match=rf"none of the 10 images a diagnosis: .* such as {ids[0]}"):
+        run("--model", run_dir, "--data-dir", few, "--diagnoses", diagnoses, cache=tmp_path)
+    diagnoses.write_text("\n".join(["id , diagnosis", *(row.replace(",", " , ") for row in rows)]))
     out = tmp_path / "out"
     run(
         *("--model", run_dir, "--data-dir", few, "--out", out, "--diagnoses", diagnoses),

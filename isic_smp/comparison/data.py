@@ -27,7 +27,8 @@ def find_data(run: ScoredRun, data_dir: Path | None, *, cache_dir: Path) -> Lesi
     try:
         kind = "auto" if data_dir or os.environ.get(VARIABLE) else name
         data, _ = resolve_data(kind, data_dir, cache_dir=cache_dir)  # type: ignore[arg-type]  # one of the two
-        data = as_divided(data, run.data.get("fingerprint", ""), cache_dir=cache_dir)
+        # As the run may have read them: grey masks were refused by those that did not.
+        data = as_divided(data, run.data.get("fingerprint", ""), cache_dir=cache_dir, binarize_masks=True)
     except UserError as error:
         if data_dir:
             raise

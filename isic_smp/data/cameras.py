@@ -15,6 +15,8 @@ from isic_smp.errors import UserError
 Frame = tuple[int, int]
 """Longer and shorter side, in pixels."""
 
+_DIGITS = 9
+"""Of a side; Python refuses to convert numbers of thousands of digits."""
 _ALIKE = 1.05
 """Frames whose sides differ by this factor at most are one camera's, cut by hand a little more or less."""
 
@@ -53,7 +55,7 @@ def _originals(manifest: Path) -> dict[str, Frame]:
     rows = read_columns(manifest, ["original_width", "original_height"]) if manifest.is_file() else None
     found = {}
     for id, sides in (rows or {}).items():
-        if all(side.isdecimal() and int(side) > 0 for side in sides):
+        if all(side.isdecimal() and len(side) <= _DIGITS and int(side) > 0 for side in sides):
             found[id] = _frame(*map(int, sides))
         elif any(sides):
             raise UserError(

@@ -87,12 +87,13 @@ def _by_diagnosis(pairs: Sequence[Pair], diagnosis: str, root: Path) -> dict[str
     table = read_diagnoses(root)
     if table is None:
         raise UserError(
-            f"{DIAGNOSIS}{diagnosis} needs a {MANIFEST} with the columns id and diagnosis in {root}, and there is none"
+            f"{DIAGNOSIS}{diagnosis} needs a {MANIFEST}, with commas and the columns id and diagnosis, in {root}; there is "
+            f"{'none with those' if (root / MANIFEST).is_file() else 'none'}"
         )
     known = {pair.id: table[pair.id] for pair in pairs if table.get(pair.id)}
     if diagnosis not in known.values():
         raise UserError(
             f"no picture to train or validate on has the diagnosis {diagnosis!r}: expected one of those in "
-            f"{root / MANIFEST} ({', '.join(sorted(set(known.values()))) or 'none'})"
+            f"{root / MANIFEST} ({', '.join(sorted(set(known.values()))) or 'none of these pictures: its ids are file names without ending'})"
         )
     return {id: its == diagnosis for id, its in known.items()}

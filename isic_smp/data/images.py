@@ -166,9 +166,16 @@ def _one_channel(image: Image.Image, name: str) -> np.ndarray:
     """A mask's values, (H, W), uint8 or uint16."""
     if image.mode.startswith(("I", "F")):
         return _sixteen_bit(image, name)
-    if image.mode in ("1", "L"):
+    if image.mode in ("1", "L") and "transparency" not in image.info:
         return np.array(image.convert("L"))
     rgb = np.array(_over_black(image, name))
+    if not rgb.any():
+        least, most = image.convert("RGBA").getextrema()[3]
+        if least != most:
+            raise UserError(
+                f"the mask {name} is black all over, and only its transparency differs: expected a black-and-white image; "
+                "rewrite it as 0 and 255"
+            )
     if (rgb != rgb[..., :1]).any():
         raise UserError(f"the mask {name} is coloured ({image.mode}): expected a black-and-white image")
     return rgb[..., 0]

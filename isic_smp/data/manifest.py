@@ -14,13 +14,22 @@ def read_columns(path: Path, columns: Sequence[str]) -> dict[str, tuple[str, ...
     """These columns of each id's row, without spaces around them; None where the table lacks one of them, or ids.
 
     Raises:
-        UserError: it cannot be read.
+        UserError: it cannot be read, or says two things of one id.
     """
+    found: dict[str, tuple[str, ...]] = {}
     try:
         with path.open(newline="", encoding="utf-8-sig") as file:
-            rows = csv.DictReader(file)
-            if not {"id", *columns} <= set(rows.fieldnames or ()):
+            rows = csv.reader(file)
+            places = {name.strip(): place for place, name in enumerate(next(rows, []))}
+            if not {"id", *columns} <= places.keys():
                 return None
-            return {row["id"]: tuple((row[name] or "").strip() for name in columns) for row in rows}
+            for row in rows:
+                id, *values = (
+                    (row[at].strip() if at < len(row) else "") for at in map(places.get, ["id", *columns])
+                )
+                if id and found.setdefault(id, tuple(values)) != tuple(values):
+                    said = " and as ".join(", ".join(v) or "nothing" for v in (found[id], values))
+                    raise UserError(f"{path} has {id} twice, as {said}; mend it")
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise UserError(f"cannot read {path}: {' '.join(str(error).split())}; mend or remove it") from None
+    return found

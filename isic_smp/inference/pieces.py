@@ -18,8 +18,8 @@ def keep_largest_piece(probabilities: np.ndarray, threshold: float) -> np.ndarra
         threshold: a pixel is lesion where its probability is above this.
 
     Returns:
-        float32 (S, S). Pixels that touch at a corner are of one piece; of two pieces as large as each other
-        the upper one is kept.
+        float32 (S, S). Pixels that touch at a corner are of one piece; of two pieces as large as each other, one is
+        kept.
     """
     count, labels, facts, _ = cv2.connectedComponentsWithStats((probabilities > threshold).astype(np.uint8))
     if count <= 2:  # the background and one piece

@@ -106,7 +106,9 @@ def _command() -> str:
 def _without_folders(word: str) -> str:
     option, equals, value = word.partition("=")
     text = value if equals else option
-    if "://" in text:
+    if text.startswith("sqlite:///"):  # a fourth slash begins an absolute path
+        text = f"sqlite:///{_without_folders(text.removeprefix('sqlite:///'))}"
+    elif "://" in text:
         text = without_password(text)
     elif text.startswith(("/", "~")):
         path = Path(text)

@@ -31,7 +31,9 @@ PROBE = 256
 CGROUPS = Path("/sys/fs/cgroup")
 
 
-def check_memory(model: SegmentationModel, recipe: Recipe, device: torch.device, ranks: Ranks) -> str | None:
+def check_memory(
+    model: SegmentationModel, recipe: Recipe, device: torch.device, ranks: Ranks, *, images: int
+) -> str | None:
     """Compare what training on a CPU will need with what is free.
 
     Args:
@@ -39,6 +41,7 @@ def check_memory(model: SegmentationModel, recipe: Recipe, device: torch.device,
         recipe: how it will be trained.
         device: on a GPU nothing is estimated.
         ranks: the processes that share each batch; those on this machine share its memory.
+        images: how many are trained on: no batch holds more.
 
     Returns:
         A warning, in one line, where it may not fit; None where it does.
@@ -52,7 +55,8 @@ def check_memory(model: SegmentationModel, recipe: Recipe, device: torch.device,
     # Gradients, the optimiser's two moments, and an average of the weights.
     beside = BESIDE + 4 * sum(p.numel() * p.element_size() for p in model.parameters())
     free = free_bytes() // ranks.local_world
-    needed = beside + step * -(-recipe.batch_size // ranks.world)
+    batch = min(recipe.batch_size, images)
+    needed = beside + step * -(-batch // ranks.world)
     if needed * (1 + MARGIN) <= free:
         return None
     fits = int((free / (1 + MARGIN) - beside) / step) * ranks.world
@@ -63,7 +67,7 @@ def check_memory(model: SegmentationModel, recipe: Recipe, device: torch.device,
     )
     said = (
         f"training needs about {needed * ranks.local_world / 1e9:.1f} GB more memory, and "
-        f"{free * ranks.local_world / 1e9:.1f} GB are free (size {recipe.size}, batch size {recipe.batch_size})"
+        f"{free * ranks.local_world / 1e9:.1f} GB are free (size {recipe.size}, batches of {batch})"
     )
     if needed * (1 - MARGIN) > free:
         raise UserError(f"{said}: {advice}")

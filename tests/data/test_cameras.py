@@ -45,12 +45,20 @@ def test_a_manifest_without_sizes_says_nothing(tmp_path):
     assert cameras(pairs_of(tmp_path, a=(64, 64), b=(64, 64)), tmp_path) == [("a", "b")]
 
 
-@pytest.mark.parametrize("row", ["a,1024,", "a,wide,768", "a,0,768", "a,-1024,768"])
+@pytest.mark.parametrize("row", ["a,1024,", "a,wide,768", "a,0,768", "a,-1024,768", f"a,{'9' * 5000},768"])
 def test_a_size_that_is_none_is_refused(tmp_path, row):
     manifest(tmp_path, row)
     with pytest.raises(
         UserError, match=r"gives a an original size of .*: expected two whole numbers of pixels"
     ):
+        cameras(pairs_of(tmp_path, a=(64, 64)), tmp_path)
+
+
+def test_an_image_that_has_two_rows_has_one_of_each_kind(tmp_path):
+    manifest(tmp_path, "a,1024,768", " a , 1024,768", "7")
+    assert cameras(pairs_of(tmp_path, a=(64, 64)), tmp_path) == [("a",)]
+    manifest(tmp_path, "a,1024,768", "a,1024,1024")
+    with pytest.raises(UserError, match="has a twice, as 1024, 768 and as 1024, 1024; mend it"):
         cameras(pairs_of(tmp_path, a=(64, 64)), tmp_path)
 
 

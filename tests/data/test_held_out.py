@@ -66,8 +66,12 @@ def test_a_diagnosis_is_held_out_and_what_has_none_is_on_neither_side(data, tmp_
 
 def test_a_diagnosis_that_no_picture_has_is_refused(data, tmp_path) -> None:
     with pytest.raises(
-        UserError, match=r"needs a manifest.csv with the columns id and diagnosis in .*, and there"
+        UserError,
+        match=r"needs a manifest.csv, with commas and the columns id and diagnosis, in .*; there is none$",
     ):
+        hold_out(data, "diagnosis:melanoma", cache_dir=tmp_path)
+    (tmp_path / "manifest.csv").write_text("id;diagnosis\ncool0;melanoma")
+    with pytest.raises(UserError, match=r"there is none with those$"):
         hold_out(data, "diagnosis:melanoma", cache_dir=tmp_path)
     write_diagnoses(data)
     with pytest.raises(

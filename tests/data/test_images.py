@@ -211,6 +211,16 @@ def test_a_black_mask_is_an_empty_one_binarized_too(tmp_path, dtype):
     assert not read_mask(path, binarize=True).any()
 
 
+@pytest.mark.parametrize("mode", ["RGBA", "LA"])
+def test_a_mask_in_the_transparency_is_refused(tmp_path, mode):
+    """It is black to whoever does not look there, and would count as empty."""
+    image = Image.new(mode, (3, 2))
+    image.putpixel((1, 1), (0,) * (len(mode) - 1) + (255,))
+    with pytest.raises(UserError, match="only its transparency differs"):
+        read_mask(save(tmp_path, image))
+    assert not read_mask(save(tmp_path, Image.new(mode, (3, 2)))).any()
+
+
 def test_coloured_masks_are_refused(tmp_path):
     with pytest.raises(UserError, match="coloured"):
         read_mask(save(tmp_path, Image.fromarray(RGB)))

@@ -29,11 +29,14 @@ def test_the_command_holds_no_folders_and_no_passwords(monkeypatch, tmp_path):
         str(tmp_path / "runs"),
         "--uri",
         "http://me:secret@host/x",
+        "--tracking-uri",
+        "sqlite:////home/someone/mlflow.db",
     ]
     monkeypatch.setattr("sys.argv", ["/usr/bin/run.py", *words])
     command = run_tags()["command"]
     assert "secret" not in command and "someone" not in command
     assert "--data-dir=…/isic" in command and "--out runs" in command and "me:***@host/x" in command
+    assert "sqlite:///…/mlflow.db" in command
 
 
 @pytest.fixture

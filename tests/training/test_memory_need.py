@@ -43,7 +43,7 @@ def test_it_is_refused_warned_of_or_passed_by_what_is_free(monkeypatch):
 
     def say(free: float) -> str | None:
         monkeypatch.setattr(memory_need, "free_bytes", lambda: int(free))
-        return check_memory(model, SMALL, CPU, Ranks())
+        return check_memory(model, SMALL, CPU, Ranks(), images=10**6)
 
     with pytest.raises(UserError, match=r"needs about .* GB more memory, and 0.1 GB are free") as refused:
         say(1e8)
@@ -53,18 +53,23 @@ def test_it_is_refused_warned_of_or_passed_by_what_is_free(monkeypatch):
     assert say(2 * needed) is None
     with pytest.raises(UserError):  # two processes share what is free
         monkeypatch.setattr(memory_need, "free_bytes", lambda: int(needed))
-        check_memory(model, SMALL, CPU, Ranks(world=2, local_world=2))
+        check_memory(model, SMALL, CPU, Ranks(world=2, local_world=2), images=10**6)
 
 
 def test_a_batch_that_fits_is_named(monkeypatch):
     model, recipe = build(SMALL), dataclasses.replace(SMALL, size=128, batch_size=4096)
     monkeypatch.setattr(memory_need, "free_bytes", lambda: int(2e9))
     with pytest.raises(UserError, match="--batch-size ") as refused:
-        check_memory(model, recipe, CPU, Ranks())
+        check_memory(model, recipe, CPU, Ranks(), images=10**6)
     fits = int(str(refused.value).split("--batch-size ")[1].split()[0])
-    assert check_memory(model, dataclasses.replace(recipe, batch_size=fits), CPU, Ranks()) is None
+    assert check_memory(model, recipe, CPU, Ranks(), images=fits) is None, (
+        "no batch is larger than all images"
+    )
+    assert (
+        check_memory(model, dataclasses.replace(recipe, batch_size=fits), CPU, Ranks(), images=10**6) is None
+    )
     with pytest.raises(UserError):
-        check_memory(model, dataclasses.replace(recipe, batch_size=4 * fits), CPU, Ranks())
+        check_memory(model, dataclasses.replace(recipe, batch_size=4 * fits), CPU, Ranks(), images=10**6)
 
 
 @pytest.fixture
