@@ -118,7 +118,9 @@ def main(argv: Sequence[str] | None = None) -> None:
         if options.version is not None:
             versions = [v for v in versions if str(v.version) == str(options.version)]
         if not versions:
-            raise UserError(f"{options.name} has no {'such version' if options.version else 'version'}")
+            raise UserError(
+                f"{options.name} has {'no version' if options.version is None else f'no version {options.version}'}"
+            )
         print(card(next((v for v in versions if CHAMPION in v.aliases), versions[0])))
 
 

@@ -57,11 +57,21 @@ class AblationOptions(Options):
     """Parts to leave out, one at a time. Default: all that the recipe has."""
 
 
+NETWORK = ("context", "skips", "norm", "pretraining")
+"""Parts that a training that goes on from a model has by that model."""
+
+
 def has(recipe: Recipe, part: str) -> bool:
     """Whether leaving the part out changes what is trained."""
     if part == "Dice loss":  # any other loss would be replaced, not lose a part
         return recipe.loss == "bce_dice"
     if part == "encoder's own rate" and recipe.freeze:  # which no frozen encoder uses
+        return False
+    if part in NETWORK and recipe.init_from is not None:
+        return False
+    if part == "sharp views" and not recipe.takes_finer_pixels:
+        return False
+    if part == "plain statistics" and not recipe.makes_new_pixels:
         return False
     return dataclasses.replace(recipe, **WITHOUT[part]) != recipe
 

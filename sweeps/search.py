@@ -80,12 +80,14 @@ def plan(options: SearchOptions) -> Plan:
 def space(recipe: Recipe) -> dict[str, BaseDistribution]:
     """What is varied."""
     name = parse_encoder_name(recipe.encoder)
+    # Lovász compares with masks of 0 and 1, which teachers' are not.
+    losses = ("bce", "bce_dice", "dice", *(("lovasz",) if recipe.teachers is None else ()), "tversky")
     cuts = [cut for cut in (name.cut - 1, name.cut) if cut >= 1]
     found: dict[str, BaseDistribution] = {
         "cut": CategoricalDistribution(cuts),
         "width": CategoricalDistribution(tuple(WIDTHS)),
         "skip_connections": CategoricalDistribution((True, False)),
-        "loss": CategoricalDistribution(("bce", "bce_dice", "dice", "lovasz", "tversky")),
+        "loss": CategoricalDistribution(losses),
         "lr": FloatDistribution(3e-4, 1e-2, log=True),
         "weight_decay": FloatDistribution(1e-4, 1e-1, log=True),
         "ema": CategoricalDistribution((0.0, 0.98)),

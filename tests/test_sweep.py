@@ -125,6 +125,37 @@ def test_an_ablation_leaves_out_one_part_at_a_time_and_only_what_the_recipe_has(
     assert {"without tones", "without encoder's own rate"}.isdisjoint(tried) and "without flips" in tried
 
 
+@pytest.mark.parametrize(
+    ("settings", "absent"),
+    [
+        ({"init_from": "isic2016"}, {"pretraining", "skips", "context", "norm"}),
+        ({"affine": 0.0}, {"affine", "sharp views"}),
+        (dict.fromkeys(("affine", "colour", "tones", "artefacts"), 0.0), {"sharp views", "plain statistics"}),
+    ],
+)
+def test_an_ablation_leaves_out_nothing_that_would_change_nothing(settings, absent):
+    ablation = runpy.run_path(str(SWEEPS / "ablation.py"))
+    recipe = dataclasses.replace(PRESETS["default"], **settings)
+    there = {part for part in ablation["WITHOUT"] if ablation["has"](recipe, part)}
+    assert absent <= {part for part in ablation["WITHOUT"] if ablation["has"](PRESETS["default"], part)}
+    assert not there & absent and {"flips", "Dice loss"} <= there
+
+
+def test_a_search_that_is_taught_tries_no_loss_that_teachers_cannot_give():
+    search = runpy.run_path(str(SWEEPS / "search.py"))
+    taught = dataclasses.replace(PRESETS["default"], teachers=("isic2016",))
+    losses = [search["space"](recipe)["loss"].choices for recipe in (PRESETS["default"], taught)]
+    assert [("lovasz" in tried, len(tried)) for tried in losses] == [(True, 5), (False, 4)]
+
+
+def test_the_command_of_a_winner_names_how_the_data_were_divided_and_quotes_every_path():
+    from isic_smp.sweeping.search_answer import _option
+
+    assert _option("teachers", ["runs/my teacher", "b"]) == "--teachers 'runs/my teacher' b"
+    assert _option("hold_out", "diagnosis:basal cell") == "--hold-out 'diagnosis:basal cell'"
+    assert _option("binarize_masks", True) == "--binarize-masks"
+
+
 def study_in_mlflow(folder: Path) -> tuple[MlflowClient, Run, list[Run]]:
     """The only study's parent run, and the runs of its trials."""
     client = MlflowClient(f"sqlite:///{folder / 'mlruns' / 'mlflow.db'}")
@@ -199,7 +230,7 @@ def test_an_ablation_on_held_out_pictures_answers_by_them_and_tests_nothing(tmp_
 @pytest.mark.slow
 def test_pruned_trials_are_marked_and_the_winner_is_confirmed_under_another_seed(tmp_path):
     make_synthetic(tmp_path / "drawn", train=16, val=8, test=8, size=64)
-    words = [*TINY, "--epochs", "5", "--trials", "9", "--seeds", "2"]
+    words = [*TINY, "--epochs", "5", "--trials", "9", "--seeds", "2", "--register", "lesions"]
     done = sweep("search", *words, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     [again] = [line for line in done.stdout.splitlines() if "python -m isic_smp.run" in line]
@@ -214,6 +245,13 @@ def test_pruned_trials_are_marked_and_the_winner_is_confirmed_under_another_seed
         assert not (pruned and any(name.startswith("test/") for name in child.data.metrics))
     tested = [child for child in children if "test/iou_per_image_own" in child.data.metrics]
     assert len(tested) == 2  # the winner under its two seeds, and no other trial
+    client = MlflowClient(f"sqlite:///{tmp_path / 'mlruns' / 'mlflow.db'}")
+    version = client.get_model_version(
+        "lesions", "1"
+    )  # knows the scores that came after its model was logged
+    told = client.get_run(version.run_id).data.metrics["test/dice_per_image_own"]
+    assert float(version.tags["test.dice_per_image_own"]) == pytest.approx(told, abs=1e-6)
+    assert "| validation | test |" in version.description
 
 
 @pytest.mark.slow
@@ -227,3 +265,8 @@ def test_trials_that_diverge_are_recorded_with_their_reason(tmp_path):
     assert [child.info.status for child in [*children, parent]] == ["FAILED"] * 3
     assert all(child.data.tags["optuna.state"] == "FAIL" for child in children)
     assert all("try a lower lr" in child.data.tags["optuna.reason"] for child in children)
+    folder = tmp_path / "runs" / "sweeps" / "freeze_vs_finetune"
+    before = {path: path.stat().st_mtime_ns for path in folder.rglob("*.*") if "study.db" not in path.name}
+    other = sweep("search", *TINY, "--trials", "1", "--study", "b", "--output-dir", str(folder), cwd=tmp_path)
+    assert other.returncode == 2 and "holds the trials of the study freeze_vs_finetune" in other.stderr
+    assert {path: path.stat().st_mtime_ns for path in before} == before

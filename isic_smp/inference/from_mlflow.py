@@ -52,8 +52,8 @@ def fetch_model(spec: str, into: Path, *, tracking_uri: str | None = None) -> Pa
     except Exception as error:  # MLflow raises its own and those of whatever stores the artifacts
         raise UserError(f"cannot get {spec} from {without_password(uri)}: {one_line(error)}") from None
     raise UserError(
-        f"{spec} has no {MODEL_FOLDER} artifact in {without_password(uri)}: "
-        "the run did not finish, or was not made by isic_smp"
+        f"{spec} has no {MODEL_FOLDER} artifact in {without_password(uri)}: the run did not finish, was not made by isic_smp, "
+        "or is a study, whose trials have the models"
     )
 
 

@@ -2,7 +2,7 @@
 
 import csv
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -30,6 +30,8 @@ class Findings:
     tracking_uri: str
     tested: bool
     """Whether test images were scored."""
+    dividing: Mapping[str, str | bool | None] = field(default_factory=dict)
+    """Options of `isic_smp.run`, beside the recipe and the data's folder, that say how the data were read and divided."""
 
 
 @dataclass(frozen=True)

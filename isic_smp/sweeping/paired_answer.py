@@ -100,5 +100,5 @@ def about_reference(findings: Findings, across: str, members: Sequence[Cell]) ->
 
 
 def _planned(findings: Findings, across: str) -> list:
-    """The values of `across` cell by cell, as the study was planned."""
-    return [cell[across] for cell in findings.plan.cells]
+    """The values of `across` cell by cell, as the study was planned, and what more was tried when more was planned."""
+    return [cell[across] for cell in findings.plan.cells] + [c.params[across] for c in findings.cells]

@@ -21,6 +21,7 @@ def search_answer(findings: Findings) -> Answer:
     if findings.data.name != "isic2016":  # which is what the command takes where it finds it
         words.append(_option("data", findings.data.name))
     words.append(_option("data_dir", findings.data.root))
+    words += [_option(name, value) for name, value in findings.dividing.items() if value]
     command = " ".join(words)
     text = [
         table(findings.cells),
@@ -60,5 +61,5 @@ def _option(name: str, value: object) -> str:
     if isinstance(value, bool):
         return f"--{word}" if value else f"--no-{word}"
     if isinstance(value, list):
-        return f"--{word} {' '.join(map(str, value))}"
+        return f"--{word} {shlex.join(map(str, value))}"
     return f"--{word} {shlex.quote(str(value))}"

@@ -16,6 +16,7 @@ from isic_smp.setup import DEMO_EXPERIMENT, Setup
 from isic_smp.store import without_password
 from isic_smp.sweeping.alone import train_here
 from isic_smp.sweeping.answer import Answer, Findings, write_answer
+from isic_smp.sweeping.beforehand import FolderNote, check_starts
 from isic_smp.sweeping.database import lock
 from isic_smp.sweeping.final_scores import score_tests
 from isic_smp.sweeping.group import GroupTrainer
@@ -23,7 +24,7 @@ from isic_smp.sweeping.options import Options
 from isic_smp.sweeping.plan import Plan
 from isic_smp.sweeping.queue import REASON, ended, enqueue, first_number, is_over
 from isic_smp.sweeping.results import cells, chosen, collect
-from isic_smp.sweeping.storage import TICKET
+from isic_smp.sweeping.storage import TICKET, open_storage
 from isic_smp.sweeping.study import open_study
 from isic_smp.sweeping.study_run import StudyRun, winner
 from isic_smp.sweeping.trial import SEED, TrialRunner
@@ -54,13 +55,13 @@ class Session:
 
     @classmethod
     def open(cls, options: Options, plan: Plan, name: str, *, folder: Path, url: str) -> "Session":
-        """Find the data, open or create the study, its queue and its MLflow run.
+        """Find the data and what the trials start from, open or create the study, its queue and its MLflow run.
 
         Raises:
             UserError: one of them cannot be used.
         """
         cache_dir = options.cache_dir or default_cache_dir()
-        data, _ = resolve_data(options.data, options.data_dir, cache_dir=cache_dir)
+        data, is_demo = resolve_data(options.data, options.data_dir, cache_dir=cache_dir)
         if options.hold_out is not None:
             data = hold_out(
                 data, options.hold_out, cache_dir=cache_dir, binarize_masks=options.binarize_masks
@@ -68,9 +69,17 @@ class Session:
         experiment = options.experiment or (
             (DEMO_EXPERIMENT if data.name == "synthetic" else data.name) + SWEEPS
         )
+        if worker_number() is None:  # else their parent has looked
+            check_starts(plan, is_demo=is_demo, tracking_uri=options.tracking_uri)
+        note = FolderNote(folder)
+        note.check_name(
+            name,
+            lambda: optuna.get_all_study_names(open_storage(url, heartbeat=options.heartbeat)),
+        )
         study = open_study(name, plan, url=url, heartbeat=options.heartbeat, data=data)
         with lock(url, name):
             run = StudyRun.join(study, plan, experiment=experiment, tracking_uri=options.tracking_uri)
+            note.keep(name, run_id=run.run_id, storage=without_password(url))
         options = dataclasses.replace(options, experiment=experiment)
         return cls(options, plan, data, study, run, folder=folder, url=url)
 
@@ -141,7 +150,8 @@ class Session:
                 self.run.finish("FAILED", files=[], metrics={}, answer="No trial was completed.")
                 reasons = dict.fromkeys(t.user_attrs.get(REASON, "") for t in ended(self.study))
                 raise UserError(
-                    f"no trial of {self.study.study_name} was completed: {next(iter(reasons), '')[:300]}"
+                    f"no trial of {self.study.study_name} was completed: {next(iter(reasons), '')[:300]}; they stay failed: "
+                    "once that is mended, choose another --study"
                 )
             tested = self.plan.tested and bool(self.data.test)
             if tested:
@@ -161,6 +171,10 @@ class Session:
                 folder=self.folder,
                 tracking_uri=self.run.tracking_uri,
                 tested=tested,
+                dividing={
+                    "hold_out": self.options.hold_out,
+                    "binarize_masks": self.options.binarize_masks,
+                },
             )
             text = write_answer(findings, make(findings), run=self.run)
         if register is not None:

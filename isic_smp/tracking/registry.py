@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from isic_smp.errors import UserError
 from isic_smp.store import existing_store, one_line, without_password
 from isic_smp.tracking.evidence import MissingEvidence, compare_evidence, in_words, read_evidence
-from isic_smp.tracking.registry_card import describe, version_tags
+from isic_smp.tracking.registry_card import describe, version_tags, with_test_scores
 
 if TYPE_CHECKING:
     from mlflow.entities.model_registry import ModelVersion
@@ -79,7 +79,7 @@ class Registry:
                 raise UserError(f"run {run_id} is {run.info.status}: only a finished run can be registered")
             model_id = self._model_id(run_id)
             location = self.client.get_logged_model(model_id).artifact_location
-            metadata = self._description(location).metadata or {}
+            metadata = with_test_scores(self._description(location).metadata or {}, run)
             self._create_name(name)
             return self.client.create_model_version(
                 name,

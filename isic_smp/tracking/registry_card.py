@@ -11,6 +11,15 @@ SCORES = (("dice", "Dice"), ("iou", "IoU"), ("sensitivity", "Sensitivity"), ("sp
 SPLITS = ("validation", "test")
 
 
+def with_test_scores(metadata: Mapping[str, Any], run: "Run") -> Mapping[str, Any]:
+    """`metadata`, and where it has no test scores those of the run: a sweep scores its models once all are trained."""
+    if metadata.get("test"):
+        return metadata
+    names = [f"{name}_per_image_own" for name, _ in SCORES]
+    scores = {name: run.data.metrics.get(f"test/{name}") for name in names}
+    return metadata if None in scores.values() else {**metadata, "test": scores}
+
+
 def version_tags(metadata: Mapping[str, Any], run: "Run") -> dict[str, str]:
     """Tags of a version.
 

@@ -1,5 +1,6 @@
 """Which cells a grid's answer compares with which."""
 
+import dataclasses
 from pathlib import Path
 
 import optuna
@@ -34,6 +35,13 @@ def test_all_are_compared_with_the_first_value_whichever_was_completed_first():
         '{"encoder": "a"}': ["whole", "without x", "without y"],
     }
     assert [about_reference(findings, "way", members) for members in asked.values()] == [[], []]
+
+
+def test_what_was_tried_when_more_was_planned_is_in_the_answer():
+    findings = found("without y", "whole", "without x")
+    fewer = dataclasses.replace(findings.plan, cells=findings.plan.cells[:1])
+    [members, _] = questions(dataclasses.replace(findings, plan=fewer), "way", ["encoder"]).values()
+    assert [cell.params["way"] for cell in members] == ["whole", "without y", "without x"]
 
 
 def test_another_reference_is_said_where_the_first_value_has_no_complete_trial():
