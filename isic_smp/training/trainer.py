@@ -101,7 +101,7 @@ class Trainer:
         On a CPU, weights are left as they are where they were not.
         """
         with autocast(self.device, self.precision):
-            logits = self.stepping(*batch.inputs)
+            logits = self.stepping(*self._inputs(batch))
         with part("loss"):
             loss = self.loss(logits.float(), batch.target)
         with part("backward"):
@@ -109,6 +109,10 @@ class Trainer:
         with part("optimizer"):
             finite = self._update(loss.detach())
         return loss, logits, finite
+
+    def _inputs(self, batch: Batch) -> list[Tensor]:
+        """What the network is given; batches come in channels-last memory, and a convolution follows its input's."""
+        return [x if self.recipe.channels_last else x.contiguous() for x in batch.inputs]
 
     def _update(self, loss: Tensor) -> Tensor:
         """The weights, from their gradients; whether those and `loss` were finite."""
@@ -136,6 +140,8 @@ class Trainer:
         """
         self.network.train()
         self.model.train()
+        if not self.recipe.channels_last:  # which a predictor that drew pictures between epochs has made it
+            self.model.to(memory_format=torch.contiguous_format)
         tally = self.new_tally()
         seen = []
         with self.fast(), synced_batchnorm(self.network, self.ranks):
@@ -178,7 +184,7 @@ class Trainer:
             tally = self.new_tally()
             for batch in batches:
                 with autocast(self.device, self.precision):
-                    logits = self.network(*batch.inputs)
+                    logits = self.network(*self._inputs(batch))
                 tally.add(self.loss(logits.float(), batch.target), logits, batch, self.threshold_logit)
         figures = tally.figures()
         if not math.isfinite(figures["loss"]):

@@ -152,6 +152,30 @@ def test_another_number_of_threads_differs_by_rounding_alone(small_caches, tmp_p
         assert two.val_dice == pytest.approx(one.val_dice, abs=0.01)
 
 
+@pytest.mark.parametrize("channels_last", [True, False])
+def test_activations_lie_in_memory_as_the_recipe_says(small_caches, tmp_path, channels_last):
+    recipe = dataclasses.replace(SMALL, epochs=2, channels_last=channels_last)
+    model = build(recipe)
+    if channels_last:
+        model.to(memory_format=torch.channels_last)
+    seen = []
+
+    def look(_module, _inputs, output):
+        if model.training:
+            seen.append((output.is_contiguous(memory_format=torch.channels_last), output.is_contiguous()))
+
+    model.encoder.blocks[1][0].bn1.register_forward_hook(look)
+    # As drawing does, for which a predictor takes the model.
+    train(
+        recipe,
+        small_caches,
+        tmp_path,
+        model=model,
+        on_epoch=lambda *_: model.to(memory_format=torch.channels_last),
+    )
+    assert set(seen) == {(channels_last, not channels_last)}
+
+
 @pytest.mark.parametrize("keep", [pytest.param("best", marks=pytest.mark.slow), "last"])
 def test_interrupted_and_resumed_equals_uninterrupted(small_caches, tmp_path, keep):
     recipe = dataclasses.replace(SMALL, ema=0.9, freeze_epochs=1, keep=keep)
