@@ -259,7 +259,7 @@ def as_score(value: float, error: float = 0.0, form: str = ".4f") -> str:
 
 def with_error(values: Any) -> str:
     """The mean of values, (N,), with its sign and standard error."""
-    return f"{values.mean():+.4f} ± {values.std() / len(values) ** 0.5:.4f}"
+    return f"{values.mean():+.4f} ± {values.std(ddof=1) / len(values) ** 0.5:.4f}"
 
 
 def columns_of_scores(models: Iterable[str], scores: Any, plain: Any, faint: Any) -> dict[str, str]:

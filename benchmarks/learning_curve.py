@@ -125,7 +125,7 @@ def draw(found: dict[int, dict[str, list[dict[str, float]]]]) -> None:
         )
         for size, scores in points:
             axis.plot([size] * len(scores), scores, "o", markersize=4, color=f"C{number}", alpha=0.6)
-    axis.set(xscale="log", xlabel="training images", ylabel="test IoU, 331 images")
+    axis.set(xscale="log", xlabel="training images", ylabel="test IoU")
     axis.xaxis.set_major_locator(FixedLocator(list(found)))
     axis.xaxis.set_minor_locator(NullLocator())
     axis.set_xticklabels([str(size) for size in found])

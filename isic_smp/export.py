@@ -9,7 +9,7 @@ Input: float32 (B, 3, H, W), RGB, (pixel / 255 - mean) / std, any B, H and W (mu
 output stride). Output: logits (B, 1, H, W). Size, mean, std and threshold are inside the file, and whether flips, a
 second look, more contrast in it, the largest piece, closed bays and wrapped faint lesions belong to a prediction:
 `isic_smp.predict --model FILE` does these, others have to.
-A TorchScript file is a program: whoever loads it runs it. The other formats hold no code.
+A TorchScript file is a program: whoever loads it runs it, and `predict` does not. The other formats hold no code.
 
 Exit code 0: written, and equal to the model. 1: written, but not equal. 2: bad input.
 """

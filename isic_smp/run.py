@@ -57,9 +57,9 @@ class Options:
     cache_dir: Path | None = None
     """Decoded pixels and banked features. Default: ISIC_SMP_CACHE, else the user's cache folder."""
     experiment: str | None = None
-    """MLflow experiment. Default: isic2016, or another one for drawn pictures."""
+    """MLflow experiment. Default: isic2016, or another one for drawn pictures. A resumed run stays where it is."""
     run_name: str | None = None
-    """MLflow run name. Default: the output folder's name."""
+    """MLflow run name. Default: the output folder's name. A resumed run keeps its own."""
     tracking_uri: str | None = None
     """MLflow store. Default: MLFLOW_TRACKING_URI, else SQLite under ./mlruns."""
     offline: bool = False

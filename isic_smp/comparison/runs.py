@@ -158,6 +158,8 @@ def _from_folder(folder: Path, metric: Metric, split: Split) -> ScoredRun:
 
 
 def _from_mlflow(spec: str, metric: Metric, split: Split, tracking_uri: str | None) -> ScoredRun:
+    if "/" in spec and not RUN.fullmatch(spec):
+        raise UserError(f"no folder {spec}: expected a run's --output-dir, a run id or runs:/ID")
     uri = existing_store(tracking_uri)
     from mlflow import MlflowClient
     from mlflow.exceptions import MlflowException

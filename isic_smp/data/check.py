@@ -9,10 +9,11 @@ from PIL import Image
 
 from isic_smp.data.audit import Audit, Twins, audit
 from isic_smp.data.contact_sheet import sheet, tile
-from isic_smp.data.isic2016 import SPLIT_NAMES, split_lists
-from isic_smp.data.pairs import read_pair
+from isic_smp.data.isic2016 import FOLDERS, SPLIT_NAMES, split_lists
+from isic_smp.data.pairs import passed_over, read_pair, some
 from isic_smp.errors import UserError
 
+DUPLICATES = "duplicates.png"
 _TILES = 48
 _COLUMNS = 8
 _TWIN_ROWS = 60
@@ -35,11 +36,13 @@ def check(root: Path, out: Path, *, binarize_masks: bool = False) -> int:
         (out / "check.json").write_text(json.dumps(found.to_dict(), indent=1), encoding="utf-8")
         if found.files:
             _save(_overview(found, binarize_masks), out / "contact_sheet.png")
+        (out / DUPLICATES).unlink(missing_ok=True)  # of other data
         if rows := list(_twin_rows(found, binarize_masks)):
-            _save(_two_columns(rows), out / "duplicates.png")
+            _save(_two_columns(rows), out / DUPLICATES)
     except OSError as error:
         raise UserError(f"cannot write to {out}: {error.strerror or error}") from None
-    print(f"written to {out}: " + ", ".join(sorted(it.name for it in out.iterdir())))
+    written = ["check.json", *(["contact_sheet.png"] if found.files else []), *([DUPLICATES] if rows else [])]
+    print(f"written to {out}: {', '.join(written)}")
     return 1 if found.problems else 0
 
 
@@ -60,6 +63,9 @@ def _lines(found: Audit) -> Iterator[str]:
         + ", ".join(f"{size}: {count}" for size, count in shown)
         + (f", and {len(found.sizes) - 8} other sizes" if len(found.sizes) > 8 else "")
     )
+    for folder in FOLDERS:
+        if (found.root / folder).is_dir() and (names := passed_over(found.root / folder)):
+            yield f"not looked at in {folder}: {len(names)} ({some(names)}); images in subfolders are not found"
     if found.areas:
         areas = np.array(list(found.areas.values()))
         low, middle, high = 100 * np.array([areas.min(), np.median(areas), areas.max()])
@@ -72,7 +78,7 @@ def _lines(found: Audit) -> Iterator[str]:
     yield from _twin_lines(found.near)
     yield (
         f"alike at a glance, between training and test: {len(found.alike)} pairs "
-        "(correlation of thumbnails; mostly different lesions, see duplicates.png)"
+        f"(correlation of thumbnails{f'; mostly different lesions, see {DUPLICATES}' if found.alike else ''})"
     )
     yield from _twin_lines(found.alike)
     yield f"problems: {len(found.problems) or 'none'}"

@@ -170,8 +170,8 @@ def _one_channel(image: Image.Image, name: str) -> np.ndarray:
         return np.array(image.convert("L"))
     rgb = np.array(_over_black(image, name))
     if not rgb.any():
-        least, most = image.convert("RGBA").getextrema()[3]
-        if least != most:
+        alpha = np.array(image.convert("RGBA").getchannel("A"))
+        if alpha.min() != alpha.max():
             raise UserError(
                 f"the mask {name} is black all over, and only its transparency differs: expected a black-and-white image; "
                 "rewrite it as 0 and 255"

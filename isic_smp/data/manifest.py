@@ -23,12 +23,11 @@ def read_columns(path: Path, columns: Sequence[str]) -> dict[str, tuple[str, ...
             places = {name.strip(): place for place, name in enumerate(next(rows, []))}
             if not {"id", *columns} <= places.keys():
                 return None
+            at = [places[name] for name in ("id", *columns)]
             for row in rows:
-                id, *values = (
-                    (row[at].strip() if at < len(row) else "") for at in map(places.get, ["id", *columns])
-                )
+                id, *values = (row[place].strip() if place < len(row) else "" for place in at)
                 if id and found.setdefault(id, tuple(values)) != tuple(values):
-                    said = " and as ".join(", ".join(v) or "nothing" for v in (found[id], values))
+                    said = " and as ".join(", ".join(its) or "nothing" for its in (found[id], values))
                     raise UserError(f"{path} has {id} twice, as {said}; mend it")
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise UserError(f"cannot read {path}: {' '.join(str(error).split())}; mend or remove it") from None

@@ -114,6 +114,15 @@ def some(ids: Iterable[str], *, limit: int | None = 3) -> str:
     return ", ".join(ids[:limit]) + (", …" if len(ids[:limit]) < len(ids) else "")
 
 
+def passed_over(folder: Path) -> list[str]:
+    """Names of what lies in `folder` and is not looked at: subfolders (with a / behind) and files of other endings."""
+    return [
+        f"{entry.name}/" if entry.is_dir() else entry.name
+        for entry in sorted(folder.iterdir())
+        if not entry.name.startswith(".") and not (entry.is_file() and entry.suffix.lower() in IMAGE_ENDINGS)
+    ]
+
+
 def _by_id(folder: Path, *, suffix: str) -> tuple[dict[str, Path], set[str]]:
     """Image files of `folder` by id (the stem less `suffix`), and the ids that several files claim."""
     try:

@@ -32,7 +32,7 @@ class Observer(Protocol):
         Args:
             start: place of its first image among the pairs.
             logits: float32 (B, S, S).
-            probabilities: float32 (B, S, S), their sigmoid, less the pieces that are not kept.
+            probabilities: float32 (B, S, S), their sigmoid, finished as the model finishes its masks (`Predictor`).
             truth: bool (B, S, S).
         """
 

@@ -87,7 +87,7 @@ def write_answer(findings: Findings, answer: Answer, *, run: StudyRun) -> str:
 
 
 def _write_trials(findings: Findings, path: Path) -> None:
-    """A row a trial that was scored on the test images."""
+    """A row a chosen trial, with its test scores where the study was tested."""
     rows = [
         {
             **trial.params,

@@ -20,7 +20,7 @@ def trade_answer(
     """Scores beside parameters, multiply-adds and images per second, and the picture of all of them.
 
     Args:
-        findings: with test scores of every cell.
+        findings: with test scores of every cell, where the study was tested.
         label: of a cell in the picture.
         group: cells of one group share a colour.
     """

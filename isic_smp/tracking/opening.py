@@ -53,7 +53,8 @@ def open_run(request: RunRequest, tracking_uri: str, run_id: str | None = None) 
             client.set_experiment_tag(run.info.experiment_id, VIEW_TAG, request.view)
     except MlflowException as error:
         what = f"cannot resume run {run_id}" if run_id else "cannot start a run"
-        raise UserError(f"{what} in {without_password(tracking_uri)}: {one_line(error)}") from None
+        way_out = "; give the --tracking-uri that it was begun with" if run_id else ""
+        raise UserError(f"{what} in {without_password(tracking_uri)}: {one_line(error)}{way_out}") from None
     return run.info.experiment_id, run.info.run_id
 
 

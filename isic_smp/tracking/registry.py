@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from mlflow.models import Model
 
 CHAMPION = "champion"
+ALIAS = re.compile(r"[\w-]+", re.ASCII)
 NAME = re.compile(r"[^/:@\\'\"\s][^/:@\\'\"]*")  # of these, MLflow itself refuses / and : only
 
 
@@ -46,6 +47,18 @@ def check_name(name: str) -> None:
     if not NAME.fullmatch(name):
         raise UserError(
             f"a model cannot be registered as {name!r}: expected a name without / : @ \\ and quotes"
+        )
+
+
+def check_alias(alias: str) -> None:
+    """Refuse an alias that MLflow would not take, or would take for a version.
+
+    Raises:
+        UserError: so it is.
+    """
+    if not ALIAS.fullmatch(alias) or alias == "latest" or re.fullmatch(r"v\d+", alias):
+        raise UserError(
+            f"no version can have the alias {alias!r}: expected letters, digits, _ and - alone, not latest and not v1"
         )
 
 
@@ -107,10 +120,12 @@ class Registry:
             force: promote in any case; the version notes that it was forced.
 
         Raises:
-            UserError: the candidate is worse, or nothing shows that it is not, and `force` is off.
+            UserError: an alias that cannot be given; or the candidate is worse, or nothing shows that it is not, and
+                `force` is off.
         """
         from mlflow.exceptions import MlflowException
 
+        check_alias(alias)
         try:
             candidate = self._version(name, version)
             former = self._holder(name, alias)
@@ -155,19 +170,10 @@ class Registry:
         return found
 
     def _move(self, name: str, alias: str, version: "ModelVersion", grounds: str) -> None:
-        """Give `alias` to the version with a note why, which does not stay where MLflow does not take the alias."""
-        from mlflow.exceptions import MlflowException
-
-        number, note = str(version.version), f"promotion.{alias}"
-        self.client.set_model_version_tag(name, number, note, grounds)
-        try:
-            self.client.set_registered_model_alias(name, alias, number)
-        except MlflowException:
-            if (before := version.tags.get(note)) is not None:
-                self.client.set_model_version_tag(name, number, note, before)
-            else:
-                self.client.delete_model_version_tag(name, number, note)
-            raise
+        """Give `alias` to the version, with a note why."""
+        number = str(version.version)
+        self.client.set_model_version_tag(name, number, f"promotion.{alias}", grounds)
+        self.client.set_registered_model_alias(name, alias, number)
 
     def _judge(self, candidate: "ModelVersion", former: "ModelVersion | None") -> tuple[str, str | None]:
         """What speaks for the candidate, and what against it (None: nothing)."""

@@ -39,7 +39,7 @@ logger = logging.getLogger(__name__)
 Status = Literal["FINISHED", "FAILED", "KILLED"]
 Context = Literal["train", "validation", "test"]
 CLOSE_SECONDS = 60.0
-LONGEST_PARAM, LONGEST_TAG = 6000, 8000  # characters that MLflow takes
+LONGEST_PARAM, LONGEST_TAG, LONGEST_NAME = 6000, 8000, 250  # characters that MLflow takes; PostgreSQL checks
 
 
 class RunLog:
@@ -119,7 +119,7 @@ class RunLog:
         if key:
             own_tags[KEY_TAG] = key
         texts = {name: str(value)[:LONGEST_TAG] for name, value in {**own_tags, **tags}.items()}
-        request = RunRequest(experiment, run_name, texts, key, view.to_tag() if view else None)
+        request = RunRequest(experiment, run_name[:LONGEST_NAME], texts, key, view.to_tag() if view else None)
         offline = journal / f"{OFFLINE}{key or uuid.uuid4().hex}"
         book = Journal(offline) if offline.exists() or not (run_id or tracking_uri) else None
         log = None

@@ -23,7 +23,7 @@ def choose_device(name: str, *, local_rank: int = 0) -> torch.device:
         device = torch.device("cuda", local_rank) if name == "cuda" else torch.device(name)
     except RuntimeError:
         raise UserError(f"unknown device {name!r}: expected auto, cpu, cuda or cuda:N") from None
-    if device.type not in {"cpu", "cuda"}:
+    if device.type not in {"cpu", "cuda"} or (device.type == "cpu" and device.index):
         raise UserError(f"device {name!r} is not supported: expected auto, cpu, cuda or cuda:N")
     if device.type == "cuda" and (
         not torch.cuda.is_available() or (device.index or 0) >= torch.cuda.device_count()

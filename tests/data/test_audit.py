@@ -55,6 +55,28 @@ def test_sound_data_pass(data, tmp_path, capsys):
         assert sheet.width > 1000
 
 
+def test_what_is_not_looked_at_is_said(data, tmp_path, capsys):
+    images = data / TRAINING[0]
+    (images / "benign").mkdir()
+    (images / "benign" / "ISIC_0000000.jpg").touch()
+    (images / "ISIC_1.heic").touch()
+    assert check(data, tmp_path / "out") == 0
+    assert (
+        f"not looked at in {TRAINING[0]}: 2 (ISIC_1.heic, benign/); images in subfolders"
+        in capsys.readouterr().out
+    )
+
+
+def test_pictures_of_other_data_do_not_stay(data, tmp_path, capsys):
+    out = tmp_path / "out"
+    out.mkdir()
+    (out / "duplicates.png").touch()
+    check(data, out)
+    said = capsys.readouterr().out
+    assert said.splitlines()[-1] == f"written to {out}: check.json, contact_sheet.png"
+    assert not (out / "duplicates.png").exists() and "duplicates.png" not in said
+
+
 def test_every_kind_of_damage_is_found_in_one_go(data):
     (files(data, TRAINING, 0)[1]).unlink()
     (files(data, TRAINING, 1)[0]).unlink()

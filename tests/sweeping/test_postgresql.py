@@ -30,7 +30,7 @@ def server() -> Iterator[Server]:
         yield made
 
 
-def run(url: str) -> None:
+def run(url: str, heartbeat: int = HEARTBEAT) -> None:
     def objective(trial: optuna.Trial) -> float:
         value = float(trial.suggest_categorical("seed", DISTRIBUTIONS["seed"].choices))
         for step in range(3):
@@ -38,12 +38,13 @@ def run(url: str) -> None:
             trial.report(value, step)
         return value
 
-    study = open_study("s", PLAN, url=url, heartbeat=HEARTBEAT)
-    work(study, objective, url=url, heartbeat=HEARTBEAT, on_ended=lambda *_: None)
+    study = open_study("s", PLAN, url=url, heartbeat=heartbeat)
+    work(study, objective, url=url, heartbeat=heartbeat, on_ended=lambda *_: None)
 
 
-def start_workers(count: int, url: str) -> list:
-    workers = [multiprocessing.get_context("spawn").Process(target=run, args=(url,)) for _ in range(count)]
+def start_workers(count: int, url: str, heartbeat: int = HEARTBEAT) -> list:
+    context = multiprocessing.get_context("spawn")
+    workers = [context.Process(target=run, args=(url, heartbeat)) for _ in range(count)]
     for worker in workers:
         worker.start()
     return workers
@@ -51,7 +52,7 @@ def start_workers(count: int, url: str) -> list:
 
 @pytest.mark.oldest
 def test_workers_that_open_an_empty_database_at_once_run_each_cell_once(server):
-    workers = start_workers(4, server.url)
+    workers = start_workers(4, server.url, 60)  # a heartbeat that no slow machine misses
     for worker in workers:
         worker.join()
     assert [worker.exitcode for worker in workers] == [0] * 4

@@ -23,7 +23,7 @@ def test_a_name_means_a_device(gpus):
         assert choose_device("cuda:1") == torch.device("cuda:1")
 
 
-@pytest.mark.parametrize("name", ["tpu", "meta", "cuda:2", "cuda:x"])
+@pytest.mark.parametrize("name", ["tpu", "meta", "cuda:2", "cuda:x", "cpu:9"])
 def test_what_is_not_there_is_refused(gpus, name):
     with pytest.raises(UserError, match=name):
         choose_device(name)
