@@ -4,7 +4,7 @@ A trial that fails stays failed, and one that finds another study's files takes 
 """
 
 import json
-from collections.abc import Callable, Collection
+from collections.abc import Collection
 from pathlib import Path
 
 from isic_smp.data.pipeline import SavedPipeline
@@ -37,17 +37,17 @@ class FolderNote:
         ):  # a new folder, or of a release that did not note it
             self._kept = {}
 
-    def check_name(self, name: str, studies: Callable[[], Collection[str]]) -> None:
+    def check_name(self, name: str, studies: Collection[str]) -> None:
         """Refuse a study of another name, or one that is about to begin where another of its name has trials.
 
         Args:
             name: of the study.
-            studies: asks the storage which there are.
+            studies: names of those that are in its storage.
 
         Raises:
             UserError: so it is.
         """
-        if self._kept and (self._kept["study"] != name or name not in studies()):
+        if self._kept and (self._kept["study"] != name or name not in studies):
             raise self._refusal()
 
     def keep(self, name: str, *, run_id: str, storage: str) -> None:

@@ -69,13 +69,11 @@ class Session:
         experiment = options.experiment or (
             (DEMO_EXPERIMENT if data.name == "synthetic" else data.name) + SWEEPS
         )
-        if worker_number() is None:  # else their parent has looked
-            check_starts(plan, is_demo=is_demo, tracking_uri=options.tracking_uri)
+        studies = optuna.get_all_study_names(open_storage(url, heartbeat=options.heartbeat))
         note = FolderNote(folder)
-        note.check_name(
-            name,
-            lambda: optuna.get_all_study_names(open_storage(url, heartbeat=options.heartbeat)),
-        )
+        note.check_name(name, studies)
+        if name not in studies:  # one that is over is asked for its answer without weights, too
+            check_starts(plan, is_demo=is_demo, tracking_uri=options.tracking_uri)
         study = open_study(name, plan, url=url, heartbeat=options.heartbeat, data=data)
         with lock(url, name):
             run = StudyRun.join(study, plan, experiment=experiment, tracking_uri=options.tracking_uri)

@@ -12,14 +12,14 @@ from isic_smp.training.recipe import PRESETS
 
 def test_a_folder_is_of_one_study(tmp_path):
     first = FolderNote(tmp_path)
-    first.check_name("a", list)
+    first.check_name("a", [])
     first.keep("a", run_id="1", storage="sqlite:///one.db")
     again = FolderNote(tmp_path)
-    again.check_name("a", lambda: ["a"])
+    again.check_name("a", ["a"])
     again.keep("a", run_id="1", storage="the same by another address")
     for name, there in (("b", ["a", "b"]), ("a", [])):
         with pytest.raises(UserError, match=r"holds the trials of the study a in sqlite:///one\.db: choose"):
-            FolderNote(tmp_path).check_name(name, lambda there=there: there)
+            FolderNote(tmp_path).check_name(name, there)
     with pytest.raises(UserError, match="holds the trials of the study a"):  # of another storage
         FolderNote(tmp_path).keep("a", run_id="2", storage="sqlite:///two.db")
 
