@@ -257,7 +257,10 @@ def test_evaluate_validates_on_what_the_run_validated_on(place, again, in_this_p
             ("--hold-out", "odd"),
             "no group 'odd' to hold out: expected one of faint, small, cut, cool, hard, or diag",
         ),
-        (("--hold-out", "diagnosis:nevus"), "needs a manifest.csv, with commas and the columns id and diagnosis, in"),
+        (
+            ("--hold-out", "diagnosis:nevus"),
+            "needs a manifest.csv, with commas and the columns id and diagnosis, in",
+        ),
     ],
 )
 def test_an_impossible_division_is_refused_before_anything_is_made(place, again, words, message):

@@ -29,13 +29,8 @@ class FolderNote:
         try:
             kept = json.loads((folder / NOTE).read_text(encoding="utf-8"))
             self._kept = {key: str(kept[key]) for key in ("study", "run_id", "storage")}
-        except (
-            OSError,
-            ValueError,
-            KeyError,
-            TypeError,
-        ):  # a new folder, or of a release that did not note it
-            self._kept = {}
+        except (OSError, ValueError, KeyError, TypeError):
+            self._kept = {}  # a new folder, or of a release that did not note it
 
     def check_name(self, name: str, studies: Collection[str]) -> None:
         """Refuse a study of another name, or one that is about to begin where another of its name has trials.

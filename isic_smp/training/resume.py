@@ -16,6 +16,10 @@ NEEDED = {"recipe", "fingerprint", "model", "optimizer", "schedule", "average", 
 """What a checkpoint must hold to be gone on from."""
 
 
+BEGUN = {"recipe", "fingerprint", "network"}
+"""What is noted when a training begins; an older release noted nothing."""
+
+
 def resumable_state(checkpoints: Checkpoints, recipe: Recipe, fingerprint: str) -> dict[str, Any] | None:
     """The last checkpoint, for `fit` to go on from; None where there is none yet.
 
@@ -58,11 +62,7 @@ def check_beginning(checkpoints: Checkpoints, recipe: Recipe, fingerprint: str, 
         UserError: another recipe, other data, or another network or normalisation.
     """
     begun = checkpoints.load_beginning()
-    if begun is None or begun.keys() < {
-        "recipe",
-        "fingerprint",
-        "network",
-    }:  # of a release that did not note it
+    if begun is None or not begun.keys() >= BEGUN:
         return
     way_out = "leave out --resume to begin anew, or choose another --output-dir"
     _check_recipe(begun["recipe"], recipe, checkpoints.begun.parent, way_out)
