@@ -12,8 +12,11 @@ LARGEST = 1_000_000
 """Bytes; a recipe has a few hundred."""
 
 
+_DECIMAL = re.compile(r"[-+]?(0|[1-9][0-9_]*)")
+
+
 class _Loader(yaml.SafeLoader):
-    """YAML without tags of its own, which refuses a name that is given twice and reads 1e-3 as a number."""
+    """YAML without tags of its own, which refuses a name that is given twice and reads 1e-3 as a number, 010 as none."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         """A mapping.
@@ -29,8 +32,21 @@ class _Loader(yaml.SafeLoader):
                 )
         return super().construct_mapping(node, deep)
 
+    def construct_yaml_int(self, node: yaml.ScalarNode) -> int:
+        """A whole number. In YAML 1.1, which PyYAML follows, 010 is eight and 1:30 is ninety.
 
-# YAML 1.1, which PyYAML follows, wants a point and a sign in an exponent (1.0e-3), and takes 1e-3 for text.
+        Raises:
+            ConstructorError: it is written in another base than ten.
+        """
+        if not _DECIMAL.fullmatch(node.value):
+            raise yaml.constructor.ConstructorError(
+                None, None, f"{node.value} is not a number in decimal digits", node.start_mark
+            )
+        return int(super().construct_yaml_int(node))
+
+
+_Loader.add_constructor("tag:yaml.org,2002:int", _Loader.construct_yaml_int)
+# YAML 1.1 wants a point and a sign in an exponent (1.0e-3), and takes 1e-3 for text.
 _Loader.add_implicit_resolver(
     "tag:yaml.org,2002:float",
     re.compile(r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)[eE][-+]?[0-9]+$"),

@@ -130,6 +130,17 @@ def test_a_yaml_file_writes_numbers_as_people_do(tmp_path, written):
     assert (load_recipe(str(file)).lr, load_recipe(str(file)).encoder_lr) == (1e-3, 1e-3)
 
 
+@pytest.mark.parametrize("written", ["010", "0x10", "1:30", "0b11"])
+def test_a_whole_number_of_another_base_than_ten_is_refused(tmp_path, written):
+    """In YAML 1.1 they are 8, 16, 90 and 3, which nobody would mean."""
+    file = tmp_path / "mine.yaml"
+    file.write_text(f"epochs: {written}\n")
+    with pytest.raises(UserError, match=f"{written} is not a number in decimal digits"):
+        load_recipe(str(file))
+    file.write_text("epochs: 1_0\nseed: 0\n")
+    assert (load_recipe(str(file)).epochs, load_recipe(str(file)).seed) == (10, 0)
+
+
 @pytest.mark.parametrize(
     "text",
     ["- a list", "epochs: [", "recipe: nobody", "epochs: three", "\x00", "lr: .nan", "lr: .inf", "1: 2"],
