@@ -65,6 +65,13 @@ def everything(client, run_id) -> dict:
     }
 
 
+def test_a_long_name_is_cut_to_what_every_database_takes(start, client):
+    """A comparison of many groups has one; MLflow's column holds 250 characters, and SQLite alone does not count."""
+    with start(run_name=" vs ".join(["encoder trunc-mobilenetv2_100-s4"] * 20)) as log:
+        pass
+    assert len(client.get_run(log.run_id).info.run_name) == 250
+
+
 def test_everything_arrives(start, client, tmp_path):
     parent = client.create_run("0").info.run_id
     with start(params={"lr": 0.1, "sizes": [1, 2]}, tags={"data": "all"}, parent_run_id=parent) as log:
