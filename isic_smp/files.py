@@ -1,4 +1,5 @@
-"""Files that are whole or not there: written beside their name, synced, renamed. And what a disk's refusal is called."""
+"""Files that are whole or not there: written beside their name, synced, renamed. Whether one is the same still, and
+what a disk's refusal is called."""
 
 import errno
 import os
@@ -17,6 +18,18 @@ DISK_TROUBLE = {
     errno.EIO,
 }
 """What a system answers when a disk is full, read-only, forbidden or failing: never a programming error."""
+
+
+def state_of(path: Path) -> list[int]:
+    """What tells a file from another one that was written, moved or linked to its name: length and both times.
+
+    Whatever time of writing a file brings along, its other time is of when it came to be, or to be called, what it is.
+
+    Raises:
+        OSError: there is no such file.
+    """
+    found = path.stat()
+    return [found.st_size, found.st_mtime_ns, found.st_ctime_ns]
 
 
 def is_disk_trouble(error: BaseException | None) -> bool:

@@ -19,6 +19,7 @@ from typing import IO, Any
 import filelock
 
 from isic_smp.errors import UserError
+from isic_smp.files import state_of
 from isic_smp.inference.mask_files import mask_path
 
 MASKS, PROBABILITIES, OVERLAYS = "masks", "probabilities", "overlays"
@@ -205,15 +206,11 @@ class PredictionFolder:
 
 
 def _state(image: Path) -> list[int]:
-    """What tells a file from another one that was written, moved or linked to its name; empty where there is none.
-
-    Whatever time of writing a file brings along, its other time is of when it came to be, or to be called, what it is.
-    """
+    """As `state_of`; empty where the file is gone."""
     try:
-        found = image.stat()
+        return state_of(image)
     except OSError:
         return []
-    return [found.st_size, found.st_mtime_ns, found.st_ctime_ns]
 
 
 def _read_record(path: Path, lines: list[bytes]) -> tuple[dict[str, Any], list[tuple[Row, list[int]]]]:
