@@ -13,8 +13,13 @@ import pytest
 from mlflow import MlflowClient
 from mlflow.entities import Run
 
+from isic_smp.data.isic2016 import LesionData
 from isic_smp.data.synthetic import make_synthetic
+from isic_smp.sweeping.answer import Findings
+from isic_smp.sweeping.results import Cell, TrialResult
+from isic_smp.sweeping.search_answer import search_answer
 from isic_smp.training.recipe import PRESETS, differences
+from isic_smp.training.recipe_check import AUGMENTATIONS
 
 TINY = [
     "--data",
@@ -148,12 +153,39 @@ def test_a_search_that_is_taught_tries_no_loss_that_teachers_cannot_give():
     assert [("lovasz" in tried, len(tried)) for tried in losses] == [(True, 5), (False, 4)]
 
 
-def test_the_command_of_a_winner_names_how_the_data_were_divided_and_quotes_every_path():
-    from isic_smp.sweeping.search_answer import _option
-
-    assert _option("teachers", ["runs/my teacher", "b"]) == "--teachers 'runs/my teacher' b"
-    assert _option("hold_out", "diagnosis:basal cell") == "--hold-out 'diagnosis:basal cell'"
-    assert _option("binarize_masks", True) == "--binarize-masks"
+def test_the_command_of_a_winner_names_how_the_data_were_divided_and_quotes_every_path(tmp_path):
+    search = runpy.run_path(str(SWEEPS / "search.py"))
+    recipe = dataclasses.replace(PRESETS["default"], teachers=("runs/my teacher", "b"))
+    plan = search["plan"](search["SearchOptions"](settings=recipe, trials=1))
+    params = {"cut": 4, "skip_connections": True, "loss": "bce", "lr": 1e-3}
+    params |= {
+        "weight_decay": 1e-2,
+        "ema": 0.0,
+        "encoder_lr_share": 0.25,
+        **dict.fromkeys(AUGMENTATIONS, 0.5),
+    }
+    params["width"] = plan.distributions["width"].choices[0]
+    study = optuna.create_study(direction="maximize")
+    scores = {"val_iou": 0.8, "val_dice": 0.9}
+    study.add_trial(
+        optuna.create_trial(
+            params=params, distributions=dict(plan.distributions), user_attrs=scores, value=0.8
+        )
+    )
+    result = TrialResult(0, params, 0, tmp_path, "", 0.8, 0.9, None, None, 1, 0.1, 1.0)
+    findings = Findings(
+        study=study,
+        plan=plan,
+        cells=[Cell(params, (result,))],
+        data=LesionData("isic2016", Path("my data"), (), (), (), "", {}),
+        folder=tmp_path,
+        tracking_uri="",
+        tested=False,
+        dividing={"hold_out": "diagnosis:basal cell", "binarize_masks": True},
+    )
+    [command] = [line for line in search_answer(findings).text.splitlines() if "isic_smp.run" in line]
+    assert "--teachers 'runs/my teacher' b " in command
+    assert command.endswith("--data-dir 'my data' --hold-out 'diagnosis:basal cell' --binarize-masks")
 
 
 def study_in_mlflow(folder: Path) -> tuple[MlflowClient, Run, list[Run]]:
@@ -246,9 +278,7 @@ def test_pruned_trials_are_marked_and_the_winner_is_confirmed_under_another_seed
     tested = [child for child in children if "test/iou_per_image_own" in child.data.metrics]
     assert len(tested) == 2  # the winner under its two seeds, and no other trial
     client = MlflowClient(f"sqlite:///{tmp_path / 'mlruns' / 'mlflow.db'}")
-    version = client.get_model_version(
-        "lesions", "1"
-    )  # knows the scores that came after its model was logged
+    version = client.get_model_version("lesions", "1")  # knows what came after its model was logged
     told = client.get_run(version.run_id).data.metrics["test/dice_per_image_own"]
     assert float(version.tags["test.dice_per_image_own"]) == pytest.approx(told, abs=1e-6)
     assert "| validation | test |" in version.description

@@ -92,6 +92,25 @@ def test_a_run_that_is_there_twice_is_not_taken_for_another_seed_unsaid():
     assert notes(second_seed=1) == []
 
 
+def test_what_few_seeds_leave_open_is_said():
+    def notes(*counts: int) -> list[str]:
+        runs = [
+            some_run(f"{group}{seed}", recipe={"lr": group, "seed": seed})
+            for group, count in enumerate(counts, 1)
+            for seed in range(count)
+        ]
+        return caveats(group_runs(runs))
+
+    [note] = notes(1, 1)
+    assert note.startswith("One run each: ")
+    assert notes(3, 2) == []
+    [note] = notes(3, 1)
+    assert note.startswith("Only one run of lr 2: other seeds of it are taken to differ")
+    [note, between] = notes(1, 1, 3)
+    assert note.startswith("Only one run of lr 1 and lr 2: ")
+    assert between == "Between lr 1 and lr 2 the interval leaves out what other seeds would give."
+
+
 def test_first_weights_that_may_know_what_was_kept_from_training_are_noted():
     def notes(division: str, **recipe) -> list[str]:
         data = {"name": "isic2016", "fingerprint": "0" * 64 + division, "description": "…"}
