@@ -1,5 +1,6 @@
 """Files that are whole or not there: written beside their name, synced, renamed. Whether one is the same still, and
-what a disk's refusal is called."""
+what a disk's refusal is called.
+"""
 
 import errno
 import os

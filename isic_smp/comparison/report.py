@@ -95,8 +95,9 @@ def method(comparisons: Sequence[Comparison]) -> str:
         f"({RESAMPLES:,} resamples, fixed seed; images are drawn with replacement, together with the scores of all "
         "models), stretched to Student's quantiles; where a method was trained under several seeds, also by what these "
         "differ by and by how few they are (seeds as readers of the same cases: Hillis, Berbaum and Metz, Academic "
-        "Radiology 2008; methods' seeds are taken to differ alike). The p-value is that of the two-sided Wilcoxon signed-rank test on the images' differences, averaged over seeds; it asks about "
-        "the bulk of the images and takes the trained models as given."
+        "Radiology 2008; methods' seeds are taken to differ alike). The p-value is that of the two-sided Wilcoxon "
+        "signed-rank test on the images' differences, averaged over seeds; it asks about the bulk of the images and "
+        "takes the trained models as given."
     )
     if len(comparisons) > 1:
         words += (

@@ -92,8 +92,12 @@ def _by_diagnosis(pairs: Sequence[Pair], diagnosis: str, root: Path) -> dict[str
         )
     known = {pair.id: table[pair.id] for pair in pairs if table.get(pair.id)}
     if diagnosis not in known.values():
+        names = (
+            ", ".join(sorted(set(known.values())))
+            or "none of these pictures: its ids are file names without ending"
+        )
         raise UserError(
             f"no picture to train or validate on has the diagnosis {diagnosis!r}: expected one of those in "
-            f"{root / MANIFEST} ({', '.join(sorted(set(known.values()))) or 'none of these pictures: its ids are file names without ending'})"
+            f"{root / MANIFEST} ({names})"
         )
     return {id: its == diagnosis for id, its in known.items()}
